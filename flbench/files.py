@@ -1,0 +1,81 @@
+"""Files written so that a kill at any moment leaves the old one or the new one, and errors that say what to do."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from flbench.errors import RunError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Hand out a temporary path beside `path`; flush it to disk and move it there if the block ends well.
+
+    Raises:
+        RunError: The disk is full, or the folder cannot be written; nothing is left behind.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    except Exception as error:
+        if "No space left" in str(error):  # safetensors reports no errno
+            raise storage_error(OSError(errno.ENOSPC, "No space left on device"), path) from error
+        raise
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file beside `path`, then move it into place.
+
+    Raises:
+        RunError: As `replacing`.
+    """
+    with replacing(path) as temporary:
+        write(temporary)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, as UTF-8 with line feeds."""
+    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON file atomically, keys sorted, without NaN."""
+    write_text(path, json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file's bytes, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def storage_error(error: OSError, path: Path) -> RunError:
+    """Turn a failed write into one line that says what is lost (nothing) and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return RunError(
+            f"disk full while writing {path.name} in {path.parent}",
+            hint="nothing finished was lost; free some space and run the same command again",
+        )
+    return RunError(f"{path} cannot be written: {error.strerror or error}")

@@ -1,0 +1,289 @@
+"""The plugin contract: a locator maps images to fakeness maps.
+
+A method is one file with one class that derives from `Locator`, or from `NeuralLocator` when it is a network to be
+fitted. Everything a method may know is on this page: it never sees file names, labels or ground truth while predicting.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from flbench.errors import MethodError
+
+if TYPE_CHECKING:
+    from flbench.protocol import Protocol
+
+WEIGHTS = "weights.safetensors"
+
+
+class Prediction(NamedTuple):
+    """What a locator says about a batch of images.
+
+    Attributes:
+        fakeness: float32 (B, H, W) in [0, 1], the same H, W as the images; 0 real, 1 fake.
+        score: float32 (B,) in [0, 1], probability that the image is fake; None: the protocol's rule derives it.
+    """
+
+    fakeness: Tensor
+    score: Tensor | None = None
+
+
+class Batch(NamedTuple):
+    """What a locator is fitted on, all on one device.
+
+    Attributes:
+        images: float32 (B, 3, H, W) in [0, 1].
+        fakeness: float32 (B, H, W) in [0, 1], ground truth; zeros for a real image.
+        labels: float32 (B,), 1 fake, 0 real.
+        attention: float32 (B, H, W) in [0, 1], face attention map; ones where the data set has no parsing map, and
+            for real images.
+    """
+
+    images: Tensor
+    fakeness: Tensor
+    labels: Tensor
+    attention: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How the harness optimises a module.
+
+    Attributes:
+        steps: Number of optimiser steps; None: `epochs` decides.
+        epochs: Passes over the training slice, used when `steps` is None.
+        batch: Images per step, half real and half fake.
+        lr: Learning rate at its peak.
+        betas: Adam's running-average coefficients.
+        weight_decay: L2 penalty as in Adam (not decoupled).
+        schedule: "constant", or "falling": warm-up, flat for half of the steps, then linear to 3 %.
+        flip: Mirror images left to right with probability one half.
+        channels_last: Keep images and weights in the memory layout that is faster for most convolutions.
+        checks: How often the valid slice is looked at during a fit; the best state is kept.
+        patience: Looks without improvement after which the fit stops early; None: never.
+    """
+
+    steps: int | None = None
+    epochs: float = 10.0
+    batch: int = 8
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    schedule: str = "falling"
+    flip: bool = True
+    channels_last: bool = False
+    checks: int = 10
+    patience: int | None = 5
+
+
+Loss = Callable[[nn.Module, Batch], Tensor]
+
+
+class Training(ABC):
+    """What the harness hands to `Locator.fit`: the training slice and the loop that optimises a module on it.
+
+    Attributes:
+        seed: The seed of this fit; torch's generators are already seeded with it.
+        size: Height and width of the images in pixels.
+        device: Where batches are and where the module is optimised.
+        attention: Whether the training slice has parsing maps, so that face attention maps are not all white.
+    """
+
+    seed: int
+    size: int
+    device: torch.device
+    attention: bool
+
+    @abstractmethod
+    def batches(self, *, batch: int = 32) -> Iterator[Batch]:
+        """Yield the training slice once, in a fixed order, without augmentation."""
+
+    @abstractmethod
+    def optimise(self, module: nn.Module, loss: Loss, recipe: Recipe) -> None:
+        """Fit `module` in place: steps, precision, checkpoints, resuming and early stop are the harness's."""
+
+
+class Locator(ABC):
+    """A method that says, pixel by pixel, where a GAN manipulated a face image.
+
+    Class attributes are read without importing the file, so they are plain literals. Options are the keyword-only
+    arguments of `__init__`, with literal defaults.
+
+    Attributes:
+        title: Name to print.
+        paper: Citation or link.
+        licence: Licence of the method's code, and of weights it may load.
+        variants: Named sets of options, addressed as `method:variant`.
+        reference: A row that stands in every table and is never ranked.
+    """
+
+    title: ClassVar[str]
+    paper: ClassVar[str] = ""
+    licence: ClassVar[str] = "Apache-2.0"
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    reference: ClassVar[bool] = False
+
+    def skip(self, protocol: Protocol) -> str | None:
+        """Return why this method cannot run `protocol`, or None."""
+        return None
+
+    def fit(self, training: Training) -> None:
+        """Learn from the training slice. The default is a training-free method: nothing is learnt.
+
+        Raises:
+            MethodError: The method cannot be fitted as asked.
+        """
+
+    @abstractmethod
+    def predict(self, images: Tensor) -> Prediction:
+        """Return fakeness maps of float32 (B, 3, H, W) images in [0, 1]."""
+
+    def to(self, device: torch.device) -> None:
+        """Move what the method computes with to `device`. The default has nothing to move."""
+
+    def save(self, folder: Path) -> None:
+        """Write what was learnt into `folder`, as safetensors and JSON only. The default has nothing to write."""
+
+    def load(self, folder: Path) -> None:
+        """Read back what `save` wrote.
+
+        Raises:
+            MethodError: The files are damaged or do not fit this method and its options.
+        """
+
+    @property
+    def parameters(self) -> int:
+        """Number of learnt values."""
+        return 0
+
+    @classmethod
+    def trains(cls) -> bool:
+        """Return whether the method has anything to fit."""
+        return cls.fit is not Locator.fit
+
+
+class Reference(Locator):
+    """A locator for reference rows: it stands in every table, is never ranked, and may be shown the ground truth."""
+
+    reference: ClassVar[bool] = True
+
+    def predict_knowing(self, images: Tensor, truth: Tensor) -> Prediction:
+        """Return fakeness maps given the ground truth, float32 (B, H, W). The default does not look at it."""
+        return self.predict(images)
+
+
+class NeuralLocator(Locator):
+    """A network to be fitted: a subclass gives `build`, `loss` and `forward`; the harness does the rest.
+
+    `build` may download or copy pretrained weights; it is called at the start of a fit and never when a fit is loaded,
+    where `build(pretrained=False)` makes the empty module.
+
+    Args:
+        recipe: How to optimise the module.
+    """
+
+    def __init__(self, *, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.module: nn.Module | None = None
+
+    @abstractmethod
+    def build(self, *, pretrained: bool) -> nn.Module:
+        """Return the module, with pretrained weights if the options ask for them and `pretrained` is true.
+
+        Raises:
+            MethodError: Unknown architecture, or weights that cannot be had; never silently random.
+        """
+
+    @abstractmethod
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return the scalar loss of a batch, with gradient."""
+
+    @abstractmethod
+    def forward(self, module: nn.Module, images: Tensor) -> Prediction:
+        """Return the prediction of the module in evaluation mode."""
+
+    def fit(self, training: Training) -> None:
+        """Build the module and let the harness optimise it."""
+        self.module = self.build(pretrained=True).to(training.device)
+        training.optimise(self.module, self.loss, self.recipe)
+
+    def predict(self, images: Tensor) -> Prediction:
+        """Run the module over the images without recording gradients."""
+        if self.module is None:
+            raise MethodError(f"{type(self).__name__} predicts before it was fitted", hint="call fit or load first")
+        self.module.eval()
+        with torch.inference_mode():
+            return self.forward(self.module, images)
+
+    def to(self, device: torch.device) -> None:
+        """Move the module to `device`."""
+        if self.module is not None:
+            self.module.to(device)
+
+    def save(self, folder: Path) -> None:
+        """Write the module's state as safetensors."""
+        from safetensors.torch import save_file
+
+        if self.module is None:
+            raise MethodError(f"{type(self).__name__} has nothing to save", hint="fit it first")
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.module.state_dict().items()}
+        save_file(state, folder / WEIGHTS)
+
+    def load(self, folder: Path) -> None:
+        """Build the empty module and fill it strictly from the saved state.
+
+        Raises:
+            MethodError: A file that is missing or damaged, or whose keys, shapes or values do not fit.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = folder / WEIGHTS
+        try:
+            state = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise MethodError(f"{path.name} of {folder.name} cannot be read: {error}", hint="fit again") from error
+        self.module = self.build(pretrained=False)
+        check_state(self.module, state, path.name)
+        self.module.load_state_dict(state)
+
+    @property
+    def parameters(self) -> int:
+        """Number of the module's parameters."""
+        return 0 if self.module is None else sum(p.numel() for p in self.module.parameters())
+
+
+def check_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Compare a saved state with a module before it is loaded.
+
+    Raises:
+        MethodError: Keys or shapes differ, or a value is not finite; the first five differences are named.
+    """
+    expected = module.state_dict()
+    wrong = [f"{key} is missing" for key in expected if key not in state]
+    wrong += [f"{key} is not expected" for key in state if key not in expected]
+    wrong += [
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(tensor.shape)}"
+        for key, tensor in expected.items()
+        if key in state and state[key].shape != tensor.shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise MethodError(f"weights in {where} do not fit the model: {'; '.join(wrong[:5])}{more}")
+    for key, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise MethodError(f"weights in {where} contain NaN or infinity in {key}")
+
+
+def options_of(kind: type[Locator]) -> dict[str, Any]:
+    """Return the options of a method with their defaults, read from its signature."""
+    parameters = inspect.signature(kind.__init__).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}

@@ -1,0 +1,274 @@
+"""A protocol as a typed document: what to fit on, what to test on, under which conditions, and how to score.
+
+One TOML file is the whole truth about one protocol version. Unknown keys are errors; changing a number means a new
+version, because records are compared by the fingerprint of this content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from flbench.errors import UsageError, suggest
+
+METRICS: Mapping[str, str] = {
+    "acc": "ACC",
+    "coss": "COSS",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "mae": "MAE",
+    "auroc": "AUROC",
+}
+"""Metrics a protocol may ask for, and how they are printed."""
+
+LOWER_IS_BETTER = frozenset({"mae"})
+
+
+class Category(NamedTuple):
+    """One (generator, attribute) pair, written `generator/attribute`."""
+
+    generator: str
+    attribute: str
+
+    def __str__(self) -> str:
+        return f"{self.generator}/{self.attribute}"
+
+    @classmethod
+    def parse(cls, text: str) -> Category:
+        """Read `generator/attribute`.
+
+        Raises:
+            ValueError: The text has not exactly two non-empty parts.
+        """
+        parts = text.split("/")
+        if len(parts) != 2 or not all(parts):
+            raise ValueError(f"a category is written generator/attribute, not {text!r}")
+        return cls(*parts)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _categories(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        Category.parse(text)
+    return texts
+
+
+class FitSlice(_Model):
+    """What one fit learns from.
+
+    Attributes:
+        name: How tests refer to it.
+        categories: Categories of the fakes, as `generator/attribute`.
+        people: "disjoint": the real photos and the fakes show different people, as in the paper; "paired": the same.
+    """
+
+    name: str
+    categories: tuple[str, ...] = Field(min_length=1, strict=False)
+    people: Literal["disjoint", "paired"] = "disjoint"
+
+    _check = field_validator("categories")(_categories)
+
+
+class TestSlice(_Model):
+    """What one row group of the table is measured on.
+
+    Attributes:
+        name: Printed in tables.
+        fit: Name of the fit slice whose fit is tested.
+        categories: Categories of the fakes, as `generator/attribute`.
+        reference: Whether this slice is the one others are compared with.
+    """
+
+    __test__ = False  # not a pytest class
+
+    name: str
+    fit: str
+    categories: tuple[str, ...] = Field(min_length=1, strict=False)
+    reference: bool = False
+
+    _check = field_validator("categories")(_categories)
+
+
+class Scoring(_Model):
+    """How predictions become numbers.
+
+    Attributes:
+        over: "whole": every pixel; "region": pixels of the edited attribute's region only.
+        metrics: Names from `METRICS`, in the order of the table's columns.
+        primary: The metric that ranks.
+        score_rule: How an image score is derived from a map without one; "top": mean of the highest 5 % of pixels.
+        reals: Real images beside the fakes for ACC and AUROC: "balanced": as many as fakes, chosen by a fixed hash
+            order; "all": every real photo of the test split.
+        ground_truth: For degraded fakes: "clean": the map of the undegraded fake; "degraded": recomputed from the
+            real image and the degraded fake.
+        max_failed: Share of failed images above which a cell is partial and not ranked.
+    """
+
+    over: Literal["whole", "region"]
+    metrics: tuple[str, ...] = Field(min_length=1, strict=False)
+    primary: str
+    score_rule: Literal["top"] = "top"
+    reals: Literal["balanced", "all"] = "balanced"
+    ground_truth: Literal["clean", "degraded"] = "clean"
+    max_failed: float = Field(0.01, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for name in (*self.metrics, self.primary):
+            if name not in METRICS:
+                raise ValueError(f"unknown metric {name!r}, {suggest(name, list(METRICS))}")
+        if self.primary not in self.metrics:
+            raise ValueError(f"the primary metric {self.primary!r} is not among metrics")
+        return self
+
+
+class Reported(_Model):
+    """Numbers that the paper reports, shown in a table of their own and never ranked.
+
+    Attributes:
+        source: Where they are printed, such as "Table 5".
+        method: The paper's name of the row.
+        test: What the paper tested on.
+        values: Metric to value.
+    """
+
+    source: str
+    method: str
+    test: str
+    values: dict[str, float]
+
+
+class Protocol(_Model):
+    """One version of one protocol.
+
+    Attributes:
+        name: Short name, as the file's.
+        version: Increased whenever a number would change.
+        title: One line for headings.
+        question: What the protocol answers, one or two sentences.
+        paper: Where it comes from.
+        notes: What the paper leaves unsaid and this protocol decides.
+        size: Height and width in pixels to which images are brought; "dataset": the size the data set declares.
+        fit: Training slices.
+        test: Test slices.
+        conditions: Degradations under which every test slice is predicted, "clean" among them.
+        scoring: How predictions become numbers.
+        reported: The paper's numbers.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    version: int = Field(ge=1)
+    title: str
+    question: str
+    paper: str
+    notes: tuple[str, ...] = Field((), strict=False)
+    size: int | Literal["dataset"] = "dataset"
+    fit: tuple[FitSlice, ...] = Field(min_length=1, strict=False)
+    test: tuple[TestSlice, ...] = Field(min_length=1, strict=False)
+    conditions: tuple[str, ...] = Field(("clean",), strict=False)
+    scoring: Scoring
+    reported: tuple[Reported, ...] = Field((), strict=False)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for what, names in (("fit", [f.name for f in self.fit]), ("test", [t.name for t in self.test])):
+            twice = {name for name in names if names.count(name) > 1}
+            if twice:
+                raise ValueError(f"two {what} slices are called {sorted(twice)[0]!r}")
+        fits = [f.name for f in self.fit]
+        for test in self.test:
+            if test.fit not in fits:
+                raise ValueError(f"test {test.name!r} names an unknown fit {test.fit!r}, {suggest(test.fit, fits)}")
+        if "clean" not in self.conditions:
+            raise ValueError('conditions must contain "clean"')
+        return self
+
+    @property
+    def label(self) -> str:
+        """Name and version, such as `in_gan v1`."""
+        return f"{self.name} v{self.version}"
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of what decides the numbers: everything but prose and reported rows."""
+        content = self.model_dump(mode="json", exclude={"title", "question", "paper", "notes", "reported"})
+        return fingerprint(content)
+
+    def slice(self, name: str) -> FitSlice:
+        """Return the fit slice called `name`."""
+        return next(f for f in self.fit if f.name == name)
+
+    def mapped(self, mapping: Mapping[str, str]) -> Protocol:
+        """Return the protocol with other categories in place of its own.
+
+        Args:
+            mapping: Old to new; keys and values are `generator`, or `generator/attribute`. The longer key wins.
+        """
+        if not mapping:
+            return self
+
+        def swap(text: str) -> str:
+            category = Category.parse(text)
+            if text in mapping:
+                return mapping[text]
+            return str(category._replace(generator=mapping.get(category.generator, category.generator)))
+
+        document = self.model_dump(mode="json")
+        for part in (*document["fit"], *document["test"]):
+            part["categories"] = [swap(text) for text in part["categories"]]
+        return Protocol.model_validate(document)
+
+
+def fingerprint(content: Any) -> str:
+    """Return the sha256 of a JSON value, whatever the order of its keys."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_protocol(path: Path) -> Protocol:
+    """Read one protocol from a TOML file.
+
+    Raises:
+        UsageError: The file is missing, not TOML, has an unknown key or a value that cannot be; names file and line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        document = tomllib.loads(text)
+    except OSError as error:
+        raise UsageError(f"protocol {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"protocol {path.name} is not valid TOML: {error}") from error
+    try:
+        return Protocol.model_validate(document)
+    except ValidationError as error:
+        raise UsageError(_explain(error, path, text)) from error
+
+
+def _explain(error: ValidationError, path: Path, text: str) -> str:
+    """Turn pydantic's complaints into one line with the line number of the key; an unknown key comes first."""
+    first = min(error.errors(), key=lambda complaint: complaint["type"] != "extra_forbidden")
+    keys = [str(part) for part in first["loc"] if isinstance(part, str)]
+    key = keys[-1] if keys else ""
+    number = next((n for n, line in enumerate(text.splitlines(), 1) if key and line.strip().startswith(key)), None)
+    where = f"{path.name}, line {number}" if number else path.name
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        parts: dict[str, type[BaseModel]] = {
+            "fit": FitSlice,
+            "test": TestSlice,
+            "scoring": Scoring,
+            "reported": Reported,
+        }
+        owner = parts.get(keys[0], Protocol) if len(keys) > 1 else Protocol
+        return f"{where}: unknown key {name!r}, {suggest(key, list(owner.model_fields))}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {name + ': ' if name else ''}{message}"
