@@ -1,0 +1,1 @@
+"""Data sets on disk, their ground truth, and the batches made of them."""

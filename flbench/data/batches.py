@@ -1,0 +1,207 @@
+"""What a locator is fed: decoded images, ground truth, regions and attention maps of one protocol's size."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from flbench.data import fakeness
+from flbench.data.dataset import Dataset, Selection
+from flbench.data.images import read_gray, read_image, read_parsing, resize, resize_classes
+from flbench.errors import DataError
+from flbench.locator import Batch
+
+CACHE_BYTES = 1 << 30
+"""Decoded images kept in memory, at most; beyond it the longest unused is decoded again."""
+
+
+class Example(NamedTuple):
+    """One image with its ground truth at the protocol's size.
+
+    Attributes:
+        image: uint8 (S, S, 3).
+        truth: float32 (S, S) in [0, 1], zeros for a real image.
+        region: bool (S, S), None where the protocol scores whole images or the image is real.
+    """
+
+    image: np.ndarray
+    truth: np.ndarray
+    region: np.ndarray | None
+
+
+class Frames:
+    """Decode the samples of a data set at one size, and derive their maps.
+
+    Args:
+        dataset: Where samples come from.
+        size: Height and width in pixels to which every image is brought.
+        region: Where regions come from: "parsing", "difference", or "" for none.
+    """
+
+    def __init__(self, dataset: Dataset, *, size: int, region: str = "") -> None:
+        self.dataset = dataset
+        self.size = size
+        self.region_source = region
+        self._rows = dataset.manifest.set_index("sample_id")
+        self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._held = 0
+
+    def _row(self, sample: str) -> pd.Series:
+        return self._rows.loc[sample]
+
+    def _kept(self, key: str, make: Any) -> np.ndarray:
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        array = make()
+        self._cache[key] = array
+        self._held += array.nbytes
+        while self._held > CACHE_BYTES and len(self._cache) > 1:
+            self._held -= self._cache.popitem(last=False)[1].nbytes
+        return array
+
+    def image(self, sample: str) -> np.ndarray:
+        """Return the uint8 (S, S, 3) image of a sample.
+
+        Raises:
+            DataError: The file is missing or cannot be decoded.
+        """
+        path = self.dataset.folder / self._row(sample)["image"]
+        return self._kept(f"image {sample}", lambda: resize(read_image(path), self.size))
+
+    def truth(self, sample: str) -> np.ndarray:
+        """Return the float32 (S, S) ground truth: zeros, ones, a stored mask, or Eq. 4 on the resized pair.
+
+        Raises:
+            DataError: The photo or the mask is missing, unreadable, or of another size than the image.
+        """
+        row = self._row(sample)
+        if row["label"] == "real":
+            return np.zeros((self.size, self.size), np.float32)
+        if row["mask"]:
+            return self._mask(row)
+        if row["attribute"] == "entire":
+            return np.ones((self.size, self.size), np.float32)
+        return fakeness.fakeness_map(self.image(row["source"]), self.image(sample))
+
+    def _mask(self, row: pd.Series) -> np.ndarray:
+        mask = read_gray(self.dataset.folder / row["mask"])
+        height, width = read_image(self.dataset.folder / row["image"]).shape[:2]
+        if mask.shape != (height, width):
+            raise DataError(f"mask_mismatch: mask {mask.shape[1]}x{mask.shape[0]}, image {width}x{height}")
+        gray = resize(np.repeat(mask[:, :, None], 3, axis=2), self.size)[:, :, 0].astype(np.float32) / 255
+        return 1 - gray if self.dataset.about.mask_polarity == "fake_is_black" else gray
+
+    def region(self, sample: str) -> np.ndarray | None:
+        """Return the bool (S, S) region of a fake, or None for a real image or whole-image scoring.
+
+        Raises:
+            DataError: The data set has no parsing map for the sample.
+        """
+        row = self._row(sample)
+        if not self.region_source or row["label"] == "real":
+            return None
+        if self.region_source == "difference":
+            return fakeness.difference_region(self.truth(sample))
+        found = self._parsed_region(sample)
+        if found is None:
+            raise DataError(f"no parsing map for {sample}")
+        return found
+
+    def _parsed_region(self, sample: str) -> np.ndarray | None:
+        row = self._row(sample)
+        paths = [row["parsing"], self._row(row["source"])["parsing"] if row["source"] else ""]
+        paths = [path for path in dict.fromkeys(paths) if path]
+        if row["attribute"] == "entire":
+            return np.ones((self.size, self.size), bool)
+        if not paths:
+            return None
+        maps = [resize_classes(read_parsing(self.dataset.folder / path), self.size) for path in paths]
+        return fakeness.region_of(row["attribute"], *maps)
+
+    def attention(self, sample: str) -> np.ndarray:
+        """Return the float32 (S, S) face attention map; ones for a real image or without a parsing map."""
+        row = self._row(sample)
+        region = None if row["label"] == "real" else self._parsed_region(sample)
+        if region is None or not region.any():
+            return np.ones((self.size, self.size), np.float32)
+        return self._kept(f"attention {sample}", lambda: fakeness.face_attention(region))
+
+    def example(self, sample: str) -> Example:
+        """Return the image of a sample with its ground truth and region.
+
+        Raises:
+            DataError: Anything of it is missing or unreadable.
+        """
+        return Example(self.image(sample), self.truth(sample), self.region(sample))
+
+    def batch(self, samples: Sequence[str], device: torch.device, flips: np.ndarray | None = None) -> Batch:
+        """Return a training batch of the given samples, mirrored left to right where `flips` says so."""
+        images = np.stack([self.image(sample) for sample in samples])
+        truth = np.stack([self.truth(sample) for sample in samples])
+        attention = np.stack([self.attention(sample) for sample in samples])
+        labels = np.array([self._row(sample)["label"] == "fake" for sample in samples], np.float32)
+        if flips is not None:
+            for array in (images, truth, attention):
+                array[flips] = array[flips, :, ::-1].copy()
+        return Batch(
+            to_tensor(images, device),
+            torch.from_numpy(truth).to(device),
+            torch.from_numpy(labels).to(device),
+            torch.from_numpy(attention).to(device),
+        )
+
+
+def to_tensor(images: np.ndarray, device: torch.device) -> Tensor:
+    """Return uint8 (B, H, W, 3) images as float32 (B, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).to(torch.float32).div_(255).contiguous()
+
+
+class Sampler:
+    """Choose the samples of every training step: half fakes, half real photos, each passed through in shuffled rounds.
+
+    What a step gets is a function of the seed and the step alone, so a resumed fit sees the same batches.
+
+    Args:
+        selection: The training slice.
+        batch: Images per step.
+        seed: Seed of the fit.
+    """
+
+    def __init__(self, selection: Selection, *, batch: int, seed: int) -> None:
+        self.fakes = list(selection.fakes["sample_id"])
+        self.reals = list(selection.reals["sample_id"])
+        self.batch = batch
+        self.seed = seed
+        self._order = lru_cache(maxsize=4)(self._shuffled)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every fake is seen once."""
+        return max(1, round(len(self.fakes) / max(1, self.batch // 2)))
+
+    def _shuffled(self, group: int, count: int, round_: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, group, round_]).permutation(count)
+
+    def _take(self, group: int, names: list[str], number: int, start: int) -> list[str]:
+        if not names:
+            return []
+        places = range(start, start + number)
+        return [names[self._order(group, len(names), p // len(names))[p % len(names)]] for p in places]
+
+    def samples(self, step: int) -> list[str]:
+        """Return the sample ids of a step, fakes first."""
+        fakes = (self.batch + 1) // 2
+        reals = self.batch - fakes
+        return self._take(0, self.fakes, fakes, step * fakes) + self._take(1, self.reals, reals, step * reals)
+
+    def flips(self, step: int, count: int) -> np.ndarray:
+        """Return which images of a step are mirrored, bool (count,)."""
+        return np.random.default_rng([self.seed, 2, step]).random(count) < 0.5

@@ -1,0 +1,284 @@
+"""A data set is a folder: `dataset.toml`, a manifest with one row per image, and the images.
+
+The manifest is `manifest.parquet`, or `manifest.csv` for those who write one by hand. Nothing here opens an image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from flbench.data.manifest import COLUMNS, ENTIRE, LABELS, SPLITS, checked, read_manifest, write_manifest
+from flbench.errors import DataError, suggest
+from flbench.files import file_digest as file_sha256
+from flbench.files import write_text
+from flbench.protocol import Category, FitSlice, TestSlice
+
+__all__ = [
+    "COLUMNS",
+    "ENTIRE",
+    "LABELS",
+    "SPLITS",
+    "About",
+    "Dataset",
+    "Selection",
+    "file_sha256",
+    "leaks",
+    "missing",
+    "read_dataset",
+    "select_fit",
+    "select_test",
+    "write_dataset",
+]
+
+ABOUT = "dataset.toml"
+
+
+class About(BaseModel):
+    """What `dataset.toml` says.
+
+    Attributes:
+        name: Short name, such as `synthfaces-mini`.
+        version: Changed whenever an image or a row changes.
+        title: One line for headings.
+        licence: Licence of the images.
+        size: Declared height and width in pixels.
+        publishable: Whether images may be shown in published figures.
+        database: Where the photos are from, if all are from one place.
+        mask_polarity: What white means in stored masks; empty where the data set stores none.
+        recipe: Fingerprint of the recipe, for a data set made by code.
+        pixels: Checksum of the pixels, for a data set made by code.
+        note: What a reader must know.
+        categories: Categories that must not be empty, as `generator/attribute`; empty: those of the rows.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    version: str = Field(min_length=1)
+    title: str
+    licence: str
+    size: int = Field(ge=1, le=16384)
+    publishable: bool = False
+    database: str = ""
+    mask_polarity: Literal["fake_is_white", "fake_is_black", ""] = ""
+    recipe: str = ""
+    pixels: str = ""
+    note: str = ""
+    categories: tuple[str, ...] = Field(default=(), strict=False)
+
+    @field_validator("categories")
+    @classmethod
+    def _written_right(cls, categories: tuple[str, ...]) -> tuple[str, ...]:
+        for category in categories:
+            Category.parse(category)
+        return categories
+
+
+class Selection(NamedTuple):
+    """Rows of a manifest that take part.
+
+    Attributes:
+        fakes: Fake rows in the order of `sample_id`, index 0..n-1.
+        reals: Real rows in the order of `sample_id`, index 0..n-1.
+    """
+
+    fakes: pd.DataFrame
+    reals: pd.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set that was read and whose manifest holds together.
+
+    Attributes:
+        folder: Where it lies.
+        about: What `dataset.toml` says.
+        manifest: A row per image, columns `COLUMNS`, sorted by `sample_id`, index 0..n-1.
+    """
+
+    folder: Path
+    about: About
+    manifest: pd.DataFrame
+
+    @property
+    def label(self) -> str:
+        """Name and version, such as `synthfaces-mini v1`."""
+        return f"{self.about.name} v{self.about.version}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The recipe's fingerprint, or the sha256 of the rows, the size and the polarity of masks.
+
+        Independent of the order of rows, the format of the manifest and the place of the folder. Pixels count through
+        the column `sha256`, so a manifest without it has a fingerprint that does not see changed pixels.
+        """
+        if self.about.recipe:
+            return self.about.recipe
+        digest = hashlib.sha256(json.dumps([self.about.size, self.about.mask_polarity]).encode())
+        for column in COLUMNS:
+            digest.update(json.dumps(self.manifest[column].tolist(), ensure_ascii=True).encode())
+        return digest.hexdigest()
+
+    def path(self, relative: str) -> Path:
+        """Return where a path of the manifest lies."""
+        return self.folder / relative
+
+    def parsed(self, fakes: pd.DataFrame) -> pd.Series:
+        """Return for every fake whether it, or the photo it was made from, has a parsing map."""
+        photos = self.manifest.loc[self.manifest["parsing"] != "", "sample_id"]
+        return (fakes["parsing"] != "") | fakes["source"].isin(photos)
+
+    def categories(self) -> list[Category]:
+        """Return the categories of the fakes, sorted."""
+        fakes = self.manifest[self.manifest["label"] == "fake"]
+        pairs = fakes[["generator", "attribute"]].drop_duplicates()
+        return sorted(Category(*pair) for pair in pairs.itertuples(index=False, name=None))
+
+    def counts(self) -> pd.DataFrame:
+        """Return the number of images: a row per category and a last row `real`, a column per split."""
+        rows = self.manifest
+        kind = (rows["generator"] + "/" + rows["attribute"]).where(rows["label"] == "fake", "real")
+        table = pd.crosstab(kind, rows["split"])
+        order = [*map(str, self.categories()), "real"]
+        table = table.reindex(index=order, columns=list(SPLITS), fill_value=0)
+        return table.rename_axis(index="category", columns="split")
+
+
+def write_dataset(folder: Path, about: About, manifest: pd.DataFrame) -> Dataset:
+    """Write `dataset.toml` and the manifest into a folder that holds, or will hold, the images.
+
+    Each file is written beside its place and moved there; a kill leaves the old ones. A manifest that is CSV stays CSV.
+
+    Args:
+        folder: Made if it does not exist.
+        about: What to say about the data set.
+        manifest: Columns `COLUMNS` in any order, rows in any order; missing values become empty strings.
+
+    Returns:
+        The data set as `read_dataset` would read it.
+
+    Raises:
+        UsageError: The manifest does not hold together; names the row.
+        RunError: The folder cannot be written.
+    """
+    rows = checked(manifest)
+    write_text(folder / ABOUT, _to_toml(about))
+    write_manifest(folder, rows)
+    return Dataset(folder, about, rows)
+
+
+def read_dataset(folder: Path) -> Dataset:
+    """Read `dataset.toml` and the manifest of a folder; images are not opened.
+
+    Raises:
+        DataError: The folder, `dataset.toml` or the manifest is missing or damaged.
+        UsageError: The manifest does not hold together: no rows, missing or unknown columns, identifiers given twice,
+            paths that lead outside the folder, values that cannot be; names the line.
+    """
+    if not folder.is_dir():
+        raise DataError(f"data set {folder} does not exist", hint="make or import one, or check the path")
+    about = _read_about(folder / ABOUT)
+    return Dataset(folder, about, read_manifest(folder))
+
+
+def select_fit(dataset: Dataset, fit: FitSlice, split: str) -> Selection:
+    """Return what a fit slice learns from in a split.
+
+    "disjoint": the identities of the split are put in the order of their sha256; every second one, from the first on,
+    gives fakes, the others give real photos. "paired": every fake, and the real photos of the same identities. Neither
+    depends on the order of rows; the halves are the same for every fit slice.
+
+    Args:
+        dataset: Where to look.
+        fit: The slice.
+        split: "train", "valid" or "test".
+    """
+    rows = dataset.manifest[dataset.manifest["split"] == split]
+    fakes = rows[_in_categories(rows, fit.categories)]
+    reals = rows[rows["label"] == "real"]
+    if fit.people == "disjoint":
+        ordered = sorted(set(rows["identity"]), key=_sha256)
+        fakes = fakes[fakes["identity"].isin(ordered[0::2])]
+        reals = reals[reals["identity"].isin(ordered[1::2])]
+    else:
+        reals = reals[reals["identity"].isin(set(fakes["identity"]))]
+    return Selection(fakes.reset_index(drop=True), reals.reset_index(drop=True))
+
+
+def select_test(dataset: Dataset, test: TestSlice, reals: Literal["balanced", "all"]) -> Selection:
+    """Return what a test slice is measured on: fakes of its categories in the test split, and real photos.
+
+    Args:
+        dataset: Where to look.
+        test: The slice.
+        reals: "balanced": as many real photos as fakes, or all there are, the first in the order of the sha256 of their
+            `sample_id`; "all": every real photo of the test split.
+    """
+    rows = dataset.manifest[dataset.manifest["split"] == "test"]
+    fakes = rows[_in_categories(rows, test.categories)]
+    photos = rows[rows["label"] == "real"]
+    if reals == "balanced":
+        chosen = sorted(photos["sample_id"], key=_sha256)[: len(fakes)]
+        photos = photos[photos["sample_id"].isin(chosen)]
+    return Selection(fakes.reset_index(drop=True), photos.reset_index(drop=True))
+
+
+def missing(dataset: Dataset, categories: Iterable[str], split: str) -> list[str]:
+    """Return those of the categories that have no fakes in a split."""
+    rows = dataset.manifest[(dataset.manifest["split"] == split) & (dataset.manifest["label"] == "fake")]
+    there = set(rows["generator"] + "/" + rows["attribute"])
+    return [category for category in categories if category not in there]
+
+
+def leaks(manifest: pd.DataFrame) -> list[str]:
+    """Return what stands in more than one split, one sentence each: identities first, then equal image contents."""
+    found = []
+    for column, what in (("identity", "identity"), ("sha256", "the same image content")):
+        known = manifest.loc[manifest[column] != "", [column, "split"]].drop_duplicates()
+        twice = known[known.duplicated(column, keep=False)]
+        for value, splits in twice.groupby(column, sort=True)["split"]:
+            named = f"{what} {value!r}" if column == "identity" else f"{what} (sha256 {value[:12]})"
+            found.append(f"{named} is in {' and '.join(s for s in SPLITS if s in set(splits))}")
+    return found
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _in_categories(rows: pd.DataFrame, categories: Iterable[str]) -> pd.Series:
+    return (rows["label"] == "fake") & (rows["generator"] + "/" + rows["attribute"]).isin(list(categories))
+
+
+def _to_toml(about: About) -> str:
+    """Write the fields as TOML; a JSON string is a TOML string but for the delete character."""
+    lines = []
+    for key, value in about.model_dump(mode="json").items():
+        lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f"))
+    return "\n".join(lines) + "\n"
+
+
+def _read_about(path: Path) -> About:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return About.model_validate(document)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", hint="is this folder a data set?") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not valid TOML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise DataError(f"{path}: unknown key {key!r}", hint=suggest(key, list(About.model_fields))) from error
+        raise DataError(f"{path}: {key}: {first['msg']}") from error

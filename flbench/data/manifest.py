@@ -1,0 +1,243 @@
+"""The manifest of a data set: one row per image, read from Parquet or CSV, and checked before anything uses it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from flbench.errors import DataError, UsageError, suggest
+from flbench.files import replacing
+
+COLUMNS = (
+    "sample_id",
+    "image",
+    "label",
+    "source",
+    "generator",
+    "attribute",
+    "database",
+    "identity",
+    "split",
+    "parsing",
+    "mask",
+    "sha256",
+)
+"""Columns of a manifest, all strings; an empty string means none."""
+
+LABELS = ("real", "fake")
+SPLITS = ("train", "valid", "test")
+ENTIRE = "entire"
+"""The attribute of an image that is synthetic as a whole: no source photo, ground truth all ones."""
+
+MANIFESTS = ("manifest.parquet", "manifest.csv")
+
+_PATHS = ("image", "parsing", "mask")
+_OUTSIDE = r"^/|^[A-Za-z]:|(?:^|/)\.\.(?:/|$)|\\"
+_CONTROL = r"[\x00-\x1f\x7f]"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+"""How generators, attributes and databases may be called."""
+
+
+def read_manifest(folder: Path) -> pd.DataFrame:
+    """Read and check the manifest of a folder.
+
+    Returns:
+        Columns `COLUMNS`, all strings, sorted by `sample_id`, index 0..n-1.
+
+    Raises:
+        DataError: There is no manifest, or it is damaged.
+        UsageError: It does not hold together; names the line.
+    """
+    found = [name for name in MANIFESTS if (folder / name).exists()]
+    if not found:
+        raise DataError(f"data set {folder} has no {MANIFESTS[0]}", hint="make or import it again")
+    if len(found) == 2:
+        raise UsageError(f"data set {folder} has both {found[0]} and {found[1]}", hint="remove the one not meant")
+    path = folder / found[0]
+
+    def place(row: int) -> str:
+        return f"{path.name}, line {_line(path, row)}" if path.suffix == ".csv" else f"{path.name}, row {row + 1}"
+
+    rows = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
+    _check_rows(rows, place)
+    _check_links(folder, rows, place)
+    return canonical(rows)
+
+
+def checked(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Return a manifest made in memory as `read_manifest` would return it; missing values become empty strings.
+
+    Raises:
+        UsageError: It does not hold together; names the row.
+    """
+    _check_columns(list(manifest.columns), "the manifest")
+    rows = manifest[list(COLUMNS)].astype(object)
+    rows = rows.where(rows.notna(), "").astype(str).reset_index(drop=True)
+    _check_rows(rows, lambda row: f"the manifest, row {row + 1}")
+    return canonical(rows)
+
+
+def write_manifest(folder: Path, rows: pd.DataFrame) -> None:
+    """Write checked rows in the format the folder already has, Parquet if it has none; equal rows give equal bytes.
+
+    Raises:
+        RunError: The folder cannot be written; the old manifest is intact.
+    """
+    is_csv = (folder / MANIFESTS[1]).exists() and not (folder / MANIFESTS[0]).exists()
+    with replacing(folder / MANIFESTS[1 if is_csv else 0]) as temporary:
+        if is_csv:
+            rows.to_csv(temporary, index=False, lineterminator="\n")
+        else:
+            schema = pa.schema([(column, pa.string()) for column in COLUMNS])
+            table = pa.Table.from_pandas(rows, schema=schema, preserve_index=False)
+            pa.parquet.write_table(table.replace_schema_metadata(None), temporary)
+
+
+def canonical(rows: pd.DataFrame) -> pd.DataFrame:
+    """Sort rows by `sample_id` and number them from zero."""
+    return rows.sort_values("sample_id", kind="stable", ignore_index=True)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        table = pa.parquet.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} is damaged or not Parquet: {error}", hint="make or import it again") from error
+    _check_columns(table.column_names, path.name)
+    return _to_strings(table.select(COLUMNS), path)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    parse = pa.csv.ParseOptions(newlines_in_values=True)
+    convert = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(COLUMNS, pa.string()), strings_can_be_null=False, quoted_strings_can_be_null=False
+    )
+    try:
+        table = pa.csv.read_csv(path, parse_options=parse, convert_options=convert)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except pa.ArrowException as error:
+        raise UsageError(f"{path.name}{_bad_line(path)}: {str(error).splitlines()[0]}") from error
+    _check_columns(table.column_names, path.name)
+    return _to_strings(table.select(COLUMNS), path)
+
+
+def _to_strings(table: pa.Table, path: Path) -> pd.DataFrame:
+    columns = {}
+    for column in COLUMNS:
+        kind = table.schema.field(column).type
+        value = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_null(value)):
+            raise UsageError(f"{path.name}: column {column!r} holds {kind}, not text", hint="write it as strings")
+        columns[column] = table.column(column).cast(pa.string()).fill_null("")
+    return pa.table(columns).to_pandas().astype(str)
+
+
+def _line(path: Path, row: int) -> int:
+    """Return the line of a CSV file on which data row `row` ends, counted from one."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        filled = (reader.line_num for fields in reader if fields)
+        for number, line in enumerate(filled):
+            if number == row + 1:
+                return line
+    return 0
+
+
+def _bad_line(path: Path) -> str:
+    """Return ", line N" for the first line of a CSV file that is not text or has too many or too few fields."""
+    number = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return f", line {number} (not UTF-8)"
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        width = len(next(reader, []))
+        for fields in reader:
+            if fields and len(fields) != width:
+                return f", line {reader.line_num}"
+    return ""
+
+
+def _check_columns(names: list[str], where: str) -> None:
+    absent = [column for column in COLUMNS if column not in names]
+    if absent:
+        hint = "a column without content may be empty, but must be there"
+        raise UsageError(f"{where} has no column {', '.join(map(repr, absent))}", hint=hint)
+    unknown = [str(name) for name in names if name not in COLUMNS]
+    if unknown:
+        raise UsageError(f"{where} has an unknown column {unknown[0]!r}", hint=suggest(unknown[0], list(COLUMNS)))
+    twice = [name for name in COLUMNS if names.count(name) > 1]
+    if twice:
+        raise UsageError(f"{where} has the column {twice[0]!r} twice")
+
+
+def _check_rows(rows: pd.DataFrame, place: Callable[[int], str]) -> None:
+    """Refuse rows that do not hold together; `place` turns a row number into words."""
+    if rows.empty:
+        raise UsageError("the data set has 0 images", hint="import or make some first")
+
+    def refuse(wrong: Any, message: str, column: str, hint: str = "") -> None:
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            raise UsageError(f"{place(row)}: {message.format(rows[column].iloc[row])}", hint=hint)
+
+    for column in COLUMNS:
+        refuse(rows[column].str.contains(_CONTROL, regex=True), f"{column} {{!r}} has a control character", column)
+    for column in ("sample_id", "image", "identity"):
+        hint = "where nothing is known, each photo is one person" if column == "identity" else ""
+        refuse(rows[column] == "", f"{column} is empty", column, hint)
+    again = rows["sample_id"].duplicated()
+    if again.any():
+        row = int(again.to_numpy().argmax())
+        name = rows["sample_id"].iloc[row]
+        first = int((rows["sample_id"] == name).to_numpy().argmax())
+        raise UsageError(f"sample_id {name!r} is given twice: {place(first)} and {place(row)}")
+    for column, known in (("label", LABELS), ("split", SPLITS)):
+        refuse(~rows[column].isin(known), f"{column} is {{!r}}", column, f"known: {', '.join(known)}")
+    for column in _PATHS:
+        message = f"{column} {{!r}} leads outside the folder or is no relative POSIX path"
+        refuse(rows[column].str.contains(_OUTSIDE, regex=True), message, column)
+    real = rows["label"] == "real"
+    for column in ("generator", "attribute", "source"):
+        refuse(real & (rows[column] != ""), f"a real image has {column} {{!r}}", column, "leave it empty")
+    for column in ("generator", "attribute"):
+        odd = [name for name in rows.loc[~real, column].unique() if not NAME.fullmatch(name)]
+        hint = "letters, digits and _ . + - only"
+        refuse(~real & rows[column].isin(odd), f"{column} {{!r}} of a fake cannot be a name", column, hint)
+    unknown = (rows["source"] != "") & ~rows["source"].isin(set(rows.loc[real, "sample_id"]))
+    refuse(unknown, "source {!r} is not the sample_id of a real image", "source")
+    blind = ~real & (rows["source"] == "") & (rows["mask"] == "") & (rows["attribute"] != ENTIRE)
+    refuse(blind, "fake {!r} has no ground truth", "sample_id", f"give a source, a mask, or attribute {ENTIRE!r}")
+
+
+def _check_links(folder: Path, rows: pd.DataFrame, place: Callable[[int], str]) -> None:
+    """Refuse symbolic links that lead outside the folder, reading each folder once rather than each file."""
+    root = folder.resolve()
+    for column in _PATHS:
+        parents = rows[column].str.rpartition("/")[0]
+        for parent in parents[rows[column] != ""].unique():
+            directory = folder / parent
+            if not directory.is_dir():
+                continue
+            suspects = {parent} if not directory.resolve().is_relative_to(root) else set()
+            with os.scandir(directory) as entries:
+                names = [entry.name for entry in entries if entry.is_symlink()]
+            links = [f"{parent}/{name}".removeprefix("/") for name in names]
+            suspects |= {link for link in links if not (folder / link).resolve().is_relative_to(root)}
+            wrong = rows[column].isin(suspects) | ((parents == parent) & (parent in suspects) & (rows[column] != ""))
+            if wrong.any():
+                row = int(wrong.to_numpy().argmax())
+                raise UsageError(f"{place(row)}: {column} {rows[column].iloc[row]!r} is a link that leads outside")
