@@ -1,0 +1,1 @@
+"""Metrics of one image, and statistics over many."""
