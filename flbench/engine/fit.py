@@ -1,0 +1,318 @@
+"""The training loop: one method, one slice, one seed, resumable at any kill with the same bits.
+
+Everything a step does follows from the seed, the step number and the state before it: each step seeds torch's
+generators anew, and batches come from `Sampler`. A checkpoint therefore needs no generator state: parameters,
+optimiser moments, the best state so far and the history are all there is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from flbench.data.batches import Frames, Sampler
+from flbench.data.dataset import Selection, select_fit
+from flbench.engine.plan import Fit
+from flbench.engine.runtime import Events, Runtime
+from flbench.errors import DataError, MethodError
+from flbench.files import atomic_write, file_digest, write_json
+from flbench.locator import Batch, Locator, Loss, Recipe, Training
+from flbench.registry import load_method
+from flbench.scoring.metrics import collapse
+from flbench.study import CHECKPOINT, FIT, Study
+
+VALID_IMAGES = 128
+"""Images of the valid slice looked at, half fakes, half real photos: enough to rank states, cheap beside a fit."""
+
+SAVE_SECONDS = 30.0
+"""A checkpoint is written at least this often; when it is written changes no result."""
+
+
+@dataclass
+class History:
+    """What a fit went through.
+
+    Attributes:
+        step: Steps done.
+        best_step: Step of the state that is kept.
+        best_loss: Its loss on the valid slice.
+        stale: Looks at the valid slice since the best.
+        losses: One entry per look: step, mean training loss since the last look, valid loss.
+        stopped: Whether the fit stopped early.
+    """
+
+    step: int = 0
+    best_step: int = 0
+    best_loss: float = math.inf
+    stale: int = 0
+    losses: list[dict[str, float | None]] = field(default_factory=list)
+    stopped: bool = False
+    running: float = 0.0
+    counted: int = 0
+
+
+class SliceTraining(Training):
+    """A training slice in memory, and the plain torch loop over it.
+
+    Args:
+        frames: Decoded samples.
+        fit: What is fitted.
+        runtime: Device and threads.
+        folder: Where the checkpoint is kept.
+        events: Where progress goes.
+    """
+
+    def __init__(self, frames: Frames, fit: Fit, runtime: Runtime, folder: Path, events: Events) -> None:
+        piece = fit.protocol.slice(fit.slice)
+        self.frames = frames
+        self.slice = select_fit(frames.dataset, piece, "train")
+        self.valid = select_fit(frames.dataset, piece, "valid")
+        self.seed = fit.seed
+        self.size = frames.size
+        self.device = runtime.device
+        self.attention = bool(frames.dataset.parsed(self.slice.fakes).any())
+        self.history = History()
+        self.folder = folder
+        self.cap = fit.cap
+        self.events = events
+        if self.slice.fakes.empty or self.slice.reals.empty:
+            raise DataError(
+                f"the training slice {fit.slice} has {len(self.slice.fakes)} fakes and {len(self.slice.reals)} real "
+                f"photos in {frames.dataset.label}",
+                hint="a fit needs both; see flbench data show",
+            )
+
+    def batches(self, *, batch: int = 32) -> Iterator[Batch]:
+        """Yield the training slice once, fakes first, without augmentation."""
+        samples = [*self.slice.fakes["sample_id"], *self.slice.reals["sample_id"]]
+        for start in range(0, len(samples), batch):
+            self.events.progress("read", min(start + batch, len(samples)), len(samples))
+            yield self.frames.batch(samples[start : start + batch], self.device)
+
+    def optimise(self, module: nn.Module, loss: Loss, recipe: Recipe) -> None:
+        """Fit `module` in place and leave it in its best state on the valid slice.
+
+        Raises:
+            MethodError: The loss is not finite, so the fit would be worthless.
+        """
+        sampler = Sampler(self.slice, batch=recipe.batch, seed=self.seed)
+        steps = recipe.steps if recipe.steps is not None else math.ceil(recipe.epochs * sampler.steps_per_epoch)
+        steps = max(1, min(steps, self.cap or steps))
+        looks = {math.ceil(steps * (i + 1) / recipe.checks) for i in range(recipe.checks)}
+        if recipe.channels_last:
+            module.to(memory_format=torch.channels_last)
+        optimiser = torch.optim.Adam(
+            module.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay
+        )
+        best = self._resume(module, optimiser)
+        history = self.history
+        saved = time.monotonic()
+        while history.step < steps and not history.stopped:
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.lr * rate(history.step, steps, recipe.schedule)
+            value = self._step(module, optimiser, loss, sampler, recipe)
+            history.step += 1
+            history.running += value
+            history.counted += 1
+            look = history.step in looks
+            if look:
+                best = self._look(module, loss, recipe, best)
+            if history.step < steps and (look or time.monotonic() - saved > SAVE_SECONDS or self.events.stopping):
+                self._save(module, optimiser, best)
+                saved = time.monotonic()
+                self.events.check()
+            self.events.progress("fit", history.step, steps, f"loss {value:.3f}")
+        if best:
+            module.load_state_dict(best)
+        module.eval()
+
+    def _step(
+        self, module: nn.Module, optimiser: torch.optim.Optimizer, loss: Loss, sampler: Sampler, recipe: Recipe
+    ) -> float:
+        step = self.history.step
+        torch.manual_seed(step_seed(self.seed, step))
+        samples = sampler.samples(step)
+        flips = sampler.flips(step, len(samples)) if recipe.flip else None
+        batch = self.frames.batch(samples, self.device, flips)
+        if recipe.channels_last:
+            batch = batch._replace(images=batch.images.contiguous(memory_format=torch.channels_last))
+        module.train()
+        optimiser.zero_grad(set_to_none=True)
+        value = loss(module, batch)
+        if not torch.isfinite(value):
+            raise MethodError(
+                f"the loss is {value.item()} at step {step}",
+                hint="lower the learning rate, or look at the method's loss",
+            )
+        value.backward()
+        optimiser.step()
+        return float(value.item())
+
+    def _look(self, module: nn.Module, loss: Loss, recipe: Recipe, best: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Measure the valid slice, note it, and return the best state so far."""
+        history = self.history
+        mean = history.running / max(1, history.counted)
+        history.running, history.counted = 0.0, 0
+        value = self._valid_loss(module, loss, recipe)
+        history.losses.append({"step": history.step, "train": mean, "valid": value})
+        judged = mean if value is None else value
+        if judged < history.best_loss or value is None:
+            history.best_loss, history.best_step, history.stale = judged, history.step, 0
+            return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+        history.stale += 1
+        history.stopped = recipe.patience is not None and history.stale >= recipe.patience
+        return best
+
+    def _valid_loss(self, module: nn.Module, loss: Loss, recipe: Recipe) -> float | None:
+        samples = self._valid_samples()
+        if not samples:
+            return None
+        module.eval()
+        total = 0.0
+        with torch.no_grad():
+            for start in range(0, len(samples), recipe.batch):
+                part = samples[start : start + recipe.batch]
+                batch = self.frames.batch(part, self.device)
+                total += float(loss(module, batch).item()) * len(part)
+        return total / len(samples)
+
+    def _valid_samples(self) -> list[str]:
+        """Return fakes and real photos in turn, so that every batch has both."""
+        fakes = list(self.valid.fakes["sample_id"])[: VALID_IMAGES // 2]
+        reals = list(self.valid.reals["sample_id"])[: VALID_IMAGES // 2]
+        return [sample for pair in zip(fakes, reals, strict=False) for sample in pair]
+
+    def _save(self, module: nn.Module, optimiser: torch.optim.Optimizer, best: dict[str, Tensor]) -> None:
+        tensors = {f"module/{name}": tensor for name, tensor in module.state_dict().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
+        for index, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser/{index}/{name}": value for name, value in state.items()}
+        plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        metadata = {"history": json.dumps(asdict(self.history))}
+        atomic_write(self.folder / CHECKPOINT, lambda path: save_file(plain, path, metadata=metadata))
+
+    def _resume(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+        """Load the checkpoint, if there is a readable one, and return the best state it knows."""
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return {}
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+                history = History(**json.loads(file.metadata()["history"]))
+            module.load_state_dict(_part(tensors, "module/"))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
+            self.events.warn(f"checkpoint of {self.folder.name} is damaged or of another version; the fit starts again")
+            return {}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _part(tensors, "optimiser/").items():
+            index, _, key = name.partition("/")
+            moments.setdefault(int(index), {})[key] = tensor
+        optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
+        self.history = history
+        return {name: tensor.to(self.device) for name, tensor in _part(tensors, "best/").items()}
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def rate(step: int, steps: int, schedule: str) -> float:
+    """Return the learning rate of a step as a share of its peak.
+
+    "falling": linear warm-up over the first 5 % (at most 100 steps), flat to one half, then linear to 3 %.
+    """
+    if schedule == "constant":
+        return 1.0
+    warm = min(100, max(1, steps // 20))
+    if step < warm:
+        return (step + 1) / warm
+    done = step / steps
+    return 1.0 if done < 0.5 else 1 - 0.97 * (done - 0.5) / 0.5
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Return a 63-bit seed for the generators of one step."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def make_fit(fit: Fit, frames: Frames, study: Study, runtime: Runtime, events: Events) -> dict[str, Any]:
+    """Carry out a fit, or find it done, and return what its `fit.json` says.
+
+    Raises:
+        MethodError: The method cannot be loaded or fitted.
+        DataError: The training slice is empty or unreadable.
+    """
+    done = study.fit(fit.id)
+    if done is not None:
+        return done
+    folder = study.fit_folder(fit.id)
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    training = SliceTraining(frames, fit, runtime, folder, events)
+    torch.manual_seed(step_seed(fit.seed, 0))
+    locator = load_method(fit.method)
+    locator.fit(training)
+    locator.save(folder)
+    history = training.history
+    document = {
+        "fit": fit.id,
+        "method": fit.method.name,
+        "options": fit.method.options,
+        "slice": fit.protocol.slice(fit.slice).model_dump(mode="json"),
+        "dataset": frames.dataset.fingerprint,
+        "size": frames.size,
+        "seed": fit.seed,
+        "fakes": len(training.slice.fakes),
+        "reals": len(training.slice.reals),
+        "parameters": locator.parameters,
+        "steps": history.step,
+        "best_step": history.best_step,
+        "stopped_early": history.stopped,
+        "losses": history.losses,
+        "collapsed": None if fit.method.entry.reference else collapsed(locator, frames, training.valid, training.slice),
+        "weights": weights_digest(folder),
+        "timings": {"fit_s": time.perf_counter() - started},
+        "provenance": runtime.provenance(),
+    }
+    write_json(folder / FIT, document)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return document
+
+
+def collapsed(locator: Locator, frames: Frames, valid: Selection, train: Selection) -> str | None:
+    """Return why the maps of a fitted locator on fakes are worthless (near-constant), or None."""
+    fakes = valid.fakes if len(valid.fakes) else train.fakes
+    samples = list(fakes["sample_id"])[:32]
+    images = frames.batch(samples, frames_device(locator)).images
+    return collapse(locator.predict(images).fakeness.cpu().numpy())
+
+
+def frames_device(locator: Locator) -> torch.device:
+    """Return the device a locator predicts on."""
+    module = getattr(locator, "module", None)
+    first: Callable[..., Any] | Tensor | None = next(module.parameters(), None) if module is not None else None
+    return first.device if isinstance(first, Tensor) else torch.device("cpu")
+
+
+def weights_digest(folder: Path) -> str | None:
+    """Return the sha256 over the files that a locator saved, None if it saved nothing."""
+    import hashlib
+
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in (".safetensors", ".json"))
+    kept = [path for path in files if path.name not in (FIT, CHECKPOINT)]
+    if not kept:
+        return None
+    text = "".join(f"{path.name} {file_digest(path)}\n" for path in kept)
+    return hashlib.sha256(text.encode()).hexdigest()

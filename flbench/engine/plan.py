@@ -1,0 +1,312 @@
+"""Decide what must run: the fits, the cells that need them, and the work units they form.
+
+Planning reads manifests and protocols only; it imports no torch, so ten thousand cells are planned in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from flbench.data.dataset import ENTIRE, Dataset, missing, select_test
+from flbench.errors import UsageError
+from flbench.protocol import Protocol, fingerprint
+from flbench.registry import MethodChoice
+from flbench.study import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """One method to be trained on one slice with one seed.
+
+    Attributes:
+        id: Readable identifier that ends in the fingerprint.
+        method: What is fitted.
+        slice: Name of the fit slice in `protocol`.
+        protocol: The protocol that names the slice, mapped and with its size decided.
+        seed: Seed of the fit.
+        cap: Upper limit on the optimiser steps, for a trial; None for what the method asks.
+    """
+
+    id: str
+    method: MethodChoice
+    slice: str
+    protocol: Protocol
+    seed: int
+    cap: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One method, protocol, data set and seed: what becomes one record.
+
+    Attributes:
+        id: Readable identifier that ends in the fingerprint.
+        method: What is tested.
+        protocol: What is asked, mapped, with its size decided and only the slices that can run.
+        origin: Fingerprint of the protocol as written.
+        seed: Seed of the fits.
+        fits: Fit slice name to fit identifier; empty for a training-free method.
+        mapping: Categories put in place of the protocol's own.
+        missing: Test slices left out.
+        region: "parsing", "difference" or "".
+    """
+
+    id: str
+    method: MethodChoice
+    protocol: Protocol
+    origin: str
+    seed: int
+    fits: Mapping[str, str] = field(default_factory=dict)
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    region: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """What one fresh process does: some fits, then the cells that need them.
+
+    Attributes:
+        fits: Fits to be made or found done.
+        cells: Cells that need no other fits than these.
+    """
+
+    fits: tuple[Fit, ...]
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything a command is asked to do.
+
+    Attributes:
+        dataset: The data set.
+        units: Independent pieces of work.
+    """
+
+    dataset: Dataset
+    units: tuple[Unit, ...]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every cell, in the order of the units."""
+        return [cell for unit in self.units for cell in unit.cells]
+
+    @property
+    def fits(self) -> list[Fit]:
+        """Every fit, in the order of the units."""
+        return [fit for unit in self.units for fit in unit.fits]
+
+    def open(self, study: Study) -> tuple[Unit, ...]:
+        """Return the units with work left to do, without what is done."""
+        left = []
+        for unit in self.units:
+            cells = tuple(cell for cell in unit.cells if study.record(cell.id) is None)
+            needed = {fit for cell in cells for fit in cell.fits.values()}
+            tested = {fit for cell in unit.cells for fit in cell.fits.values()}
+            fits = tuple(f for f in unit.fits if f.id in needed or (f.id not in tested and study.fit(f.id) is None))
+            if cells or fits:
+                left.append(Unit(fits=fits, cells=cells))
+        return tuple(left)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asks for, beside methods, protocols and seeds.
+
+    Attributes:
+        mapping: Categories put in place of the protocols' own.
+        allow_missing: Run the slices that can run, and mark the record.
+        region: "parsing", or "difference" for data sets without parsing maps.
+        cap: Upper limit on the optimiser steps.
+    """
+
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    allow_missing: bool = False
+    region: str = "parsing"
+    cap: int | None = None
+
+
+def make_plan(
+    dataset: Dataset,
+    protocols: Sequence[Protocol],
+    methods: Sequence[MethodChoice],
+    seeds: Sequence[int],
+    request: Request,
+) -> Plan:
+    """Cross methods, protocols and seeds into fits and cells, each fit once.
+
+    Raises:
+        UsageError: A category or parsing map that a protocol needs is not in the data set.
+    """
+    fits: dict[str, Fit] = {}
+    cells: dict[str, Cell] = {}
+    for protocol in protocols:
+        ready, left_out = prepare(protocol, dataset, request)
+        region = _region(ready, dataset, request)
+        for method in methods:
+            for seed in seeds if method.entry.trains else (0,):
+                own = _fits(method, ready, dataset, seed, request.cap) if method.entry.trains else {}
+                fits.update({fit.id: fit for fit in own.values()})
+                cell = Cell(
+                    id="",
+                    method=method,
+                    protocol=ready,
+                    origin=protocol.fingerprint,
+                    seed=seed,
+                    fits={name: fit.id for name, fit in own.items()},
+                    mapping=dict(request.mapping),
+                    missing=left_out,
+                    region=region,
+                )
+                cell = replace(cell, id=_cell_id(cell, dataset))
+                cells[cell.id] = cell
+    return Plan(dataset=dataset, units=_units(fits, list(cells.values())))
+
+
+def prepare(protocol: Protocol, dataset: Dataset, request: Request) -> tuple[Protocol, tuple[str, ...]]:
+    """Return the protocol as it will run on a data set, and the names of the test slices left out.
+
+    Raises:
+        UsageError: A fit category is missing, or a test category is and that is not allowed.
+    """
+    for condition in protocol.conditions:
+        if condition != "clean":
+            raise UsageError(f"{protocol.label} asks for the condition {condition!r}, which this version does not know")
+    ready = protocol.mapped(request.mapping)
+    if ready.size == "dataset":
+        ready = ready.model_copy(update={"size": dataset.about.size})
+    used = {test.fit for test in ready.test}
+    absent = [c for fit in ready.fit if fit.name in used for c in missing(dataset, fit.categories, "train")]
+    have = ", ".join(str(category) for category in dataset.categories())
+    if absent:
+        raise UsageError(
+            f"{protocol.label} fits on {', '.join(absent)}, which {dataset.label} does not have (it has {have})",
+            hint="use --map OLD=NEW, such as --map stgan=stargan, or import the category",
+        )
+    left_out = tuple(test.name for test in ready.test if missing(dataset, test.categories, "test"))
+    if left_out and not request.allow_missing:
+        names = ", ".join(c for test in ready.test for c in missing(dataset, test.categories, "test"))
+        raise UsageError(
+            f"{protocol.label} tests on {names}, which {dataset.label} does not have (it has {have})",
+            hint="--allow-missing runs the rest and marks the record; --map OLD=NEW uses another category",
+        )
+    tests = tuple(test for test in ready.test if test.name not in left_out)
+    if not tests:
+        raise UsageError(f"{protocol.label} has no test slice left on {dataset.label} (it has {have})")
+    kept = tuple(fit for fit in ready.fit if fit.name in {test.fit for test in tests})
+    return ready.model_copy(update={"test": tests, "fit": kept}), left_out
+
+
+def _region(protocol: Protocol, dataset: Dataset, request: Request) -> str:
+    """Return where regions come from, after checking that they can."""
+    if protocol.scoring.over == "whole":
+        return ""
+    if request.region == "difference":
+        return "difference"
+    for test in protocol.test:
+        fakes = select_test(dataset, test, protocol.scoring.reals).fakes
+        bare = int((~dataset.parsed(fakes) & (fakes["attribute"] != ENTIRE)).sum())
+        if bare:
+            raise UsageError(
+                f"{protocol.label} scores in the edited region, but {bare} of {len(fakes)} fakes of "
+                f"{', '.join(test.categories)} in {dataset.label} have no parsing map",
+                hint="import parsing maps, or use --region difference, which is recorded as such",
+            )
+    return "parsing"
+
+
+def _fits(method: MethodChoice, protocol: Protocol, dataset: Dataset, seed: int, cap: int | None) -> dict[str, Fit]:
+    """Return the fits of one method for one protocol, by slice name."""
+    found = {}
+    for piece in protocol.fit:
+        content = {
+            "method": method.entry.name,
+            "source": method.entry.source,
+            "options": method.options,
+            "categories": sorted(piece.categories),
+            "people": piece.people,
+            "dataset": dataset.fingerprint,
+            "size": protocol.size,
+            "seed": seed,
+            "cap": cap,
+        }
+        what = "+".join(c.replace("/", "-") for c in piece.categories[:2])
+        identifier = f"{_file(method.name)}--{what}--{dataset.about.name}--s{seed}--{fingerprint(content)[:8]}"
+        found[piece.name] = Fit(id=identifier, method=method, slice=piece.name, protocol=protocol, seed=seed, cap=cap)
+    return found
+
+
+def _cell_id(cell: Cell, dataset: Dataset) -> str:
+    content = {
+        "method": cell.method.entry.name,
+        "source": cell.method.entry.source,
+        "options": cell.method.options,
+        "protocol": cell.protocol.fingerprint,
+        "origin": cell.origin,
+        "dataset": dataset.fingerprint,
+        "fits": dict(cell.fits),
+        "seed": cell.seed,
+        "region": cell.region,
+    }
+    method = _file(cell.method.name)
+    name = f"{cell.protocol.name}-v{cell.protocol.version}"
+    return f"{method}--{name}--{dataset.about.name}--s{cell.seed}--{fingerprint(content)[:8]}"
+
+
+def _file(name: str) -> str:
+    """Return a name as it may stand in a file name."""
+    return "".join(sign if sign.isalnum() or sign in "._-" else "." for sign in name)
+
+
+def _units(fits: Mapping[str, Fit], cells: Sequence[Cell]) -> tuple[Unit, ...]:
+    """Group cells that share fits; what costs less than starting a process forms one unit: references, no fits."""
+    groups: list[tuple[set[str], list[Cell]]] = []
+    light = [cell for cell in cells if cell.method.entry.reference or not cell.fits]
+    lightly = {cell.id for cell in light}
+    for cell in cells:
+        if cell.id in lightly:
+            continue
+        needed = set(cell.fits.values())
+        members = [cell]
+        apart = []
+        for names, others in groups:
+            if names & needed:
+                needed |= names
+                members = others + members
+            else:
+                apart.append((names, others))
+        groups = [*apart, (needed, members)]
+    if light:
+        groups.append(({name for cell in light for name in cell.fits.values()}, light))
+    return tuple(Unit(fits=tuple(fits[name] for name in fits if name in names), cells=tuple(c)) for names, c in groups)
+
+
+def unit_to_json(unit: Unit) -> dict[str, Any]:
+    """Return a unit as JSON, for the process that carries it out."""
+
+    def method(choice: MethodChoice) -> dict[str, Any]:
+        return {"name": choice.name, "given": dict(choice.given)}
+
+    def plain(part: Fit | Cell) -> dict[str, Any]:
+        document = {key: getattr(part, key) for key in part.__dataclass_fields__}
+        document["method"] = method(part.method)
+        document["protocol"] = part.protocol.model_dump(mode="json")
+        return document
+
+    return {"fits": [plain(fit) for fit in unit.fits], "cells": [plain(cell) for cell in unit.cells]}
+
+
+def unit_from_json(document: Mapping[str, Any]) -> Unit:
+    """Return the unit that `unit_to_json` wrote."""
+    from flbench.registry import choose_method
+
+    def rebuilt(part: Mapping[str, Any]) -> dict[str, Any]:
+        choice = choose_method(part["method"]["name"], part["method"]["given"])
+        return {**part, "method": choice, "protocol": Protocol.model_validate(part["protocol"])}
+
+    fits = tuple(Fit(**rebuilt(part)) for part in document["fits"])
+    cells = tuple(Cell(**{**rebuilt(part), "missing": tuple(part["missing"])}) for part in document["cells"])
+    return Unit(fits=fits, cells=cells)

@@ -1,0 +1,124 @@
+"""Run a locator over examples and hold it to the contract."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from flbench.data.batches import Example, to_tensor
+from flbench.engine.runtime import Runtime
+from flbench.errors import FlbenchError, MethodError
+from flbench.locator import Locator, Prediction, Reference
+
+FAILURES_IN_A_ROW = 5
+"""A method that fails on this many images before it succeeds on one is stopped."""
+
+
+@dataclass
+class Timer:
+    """Seconds spent, and images seen, while a cell runs."""
+
+    predict_s: float = 0.0
+    score_s: float = 0.0
+    images: int = 0
+
+
+class Predictor:
+    """Run a locator over examples and hold it to the contract.
+
+    Args:
+        locator: Ready to predict.
+        name: The method, for messages.
+        runtime: Device.
+        log: Where tracebacks of single images go.
+    """
+
+    def __init__(self, locator: Locator, name: str, runtime: Runtime, log: Path) -> None:
+        self.locator = locator
+        self.name = name
+        self.runtime = runtime
+        self.log = log
+        self.timer = Timer()
+        self._failures = 0
+        self._succeeded = False
+
+    def __call__(self, examples: Sequence[Example]) -> list[tuple[np.ndarray, float | None] | str]:
+        """Return map and score of every example, or the reason why there is none.
+
+        A batch that raises is tried again image by image, so that one bad image costs one row.
+
+        Raises:
+            MethodError: The output breaks the contract, or the first images all fail.
+        """
+        started = time.perf_counter()
+        try:
+            outcome: list[tuple[np.ndarray, float | None] | str] = list(self._batch(examples))
+        except FlbenchError:
+            raise
+        except Exception:
+            outcome = [self._single(example) for example in examples]
+        self.timer.predict_s += time.perf_counter() - started
+        self.timer.images += len(examples)
+        return outcome
+
+    def _batch(self, examples: Sequence[Example]) -> Iterator[tuple[np.ndarray, float | None]]:
+        images = to_tensor(np.stack([example.image for example in examples]), self.runtime.device)
+        with torch.inference_mode():
+            if isinstance(self.locator, Reference):
+                truth = torch.from_numpy(np.stack([example.truth for example in examples])).to(self.runtime.device)
+                prediction = self.locator.predict_knowing(images, truth)
+            else:
+                prediction = self.locator.predict(images)
+        maps, scores = self._checked(prediction, images)
+        self._failures, self._succeeded = 0, True
+        return iter(zip(maps, scores, strict=True))
+
+    def _single(self, example: Example) -> tuple[np.ndarray, float | None] | str:
+        try:
+            return next(self._batch([example]))
+        except FlbenchError:
+            raise
+        except Exception as error:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(traceback.format_exc() + "\n")
+            self._failures += 1
+            if not self._succeeded and self._failures >= FAILURES_IN_A_ROW:
+                raise MethodError(
+                    f"method {self.name} fails on the first {self._failures} images: {type(error).__name__}: {error}",
+                    hint=f"the traceback is in {self.log}",
+                ) from error
+            return f"error: {type(error).__name__}: {error}"
+
+    def _checked(self, prediction: Any, images: torch.Tensor) -> tuple[np.ndarray, list[float | None]]:
+        """Return maps and scores as numpy, after holding them to the contract."""
+
+        def broken(what: str) -> MethodError:
+            return MethodError(f"method {self.name} breaks the contract: {what}", hint="see flbench/locator.py")
+
+        if not isinstance(prediction, Prediction):
+            raise broken(f"predict returned {type(prediction).__name__}, expected Prediction")
+        fakeness, score = prediction
+        count, _, height, width = images.shape
+        if not isinstance(fakeness, torch.Tensor):
+            raise broken(f"fakeness is {type(fakeness).__name__}, expected a tensor")
+        if tuple(fakeness.shape) != (count, height, width):
+            raise broken(f"fakeness has shape {tuple(fakeness.shape)}, expected {(count, height, width)}")
+        if not fakeness.is_floating_point():
+            raise broken(f"fakeness is {fakeness.dtype}, expected float32")
+        maps = fakeness.detach().to("cpu", torch.float32).numpy()
+        finite = maps[np.isfinite(maps)]
+        if finite.size and (finite.min() < -1e-6 or finite.max() > 1 + 1e-6):
+            raise broken(f"fakeness is in {finite.min():.3g}..{finite.max():.3g}, expected 0..1")
+        if score is None:
+            return maps, [None] * count
+        if not isinstance(score, torch.Tensor) or tuple(score.shape) != (count,):
+            shape = tuple(score.shape) if isinstance(score, torch.Tensor) else type(score).__name__
+            raise broken(f"score is {shape}, expected a tensor of shape {(count,)}")
+        return maps, [float(value) for value in score.detach().cpu().to(torch.float64)]

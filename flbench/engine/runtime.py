@@ -1,0 +1,147 @@
+"""Where and how a process computes: device, threads, determinism, provenance, and the events it sends."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flbench.errors import Interrupted, UsageError
+
+Send = Callable[[dict[str, Any]], None]
+
+
+class Events:
+    """What a work unit tells the process that waits for it.
+
+    Args:
+        send: Called with each event, a JSON-ready dict with the key `event`.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.stopping = False
+        self.what = ""
+
+    def progress(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """Tell how far a stage has come."""
+        self._send({"event": "progress", "what": self.what, "stage": stage, "done": done, "total": total, "note": note})
+
+    def warn(self, text: str) -> None:
+        """Tell something the user should know."""
+        self._send({"event": "warning", "text": text})
+
+    def cell(self, cell: str, status: str, reason: str) -> None:
+        """Tell that a record is written."""
+        self._send({"event": "cell", "cell": cell, "status": status, "reason": reason})
+
+    def check(self) -> None:
+        """Raise if the process was asked to stop.
+
+        Raises:
+            Interrupted: After the current state was saved.
+        """
+        if self.stopping:
+            raise Interrupted("stopped; what is finished is kept", hint="run the same command again to go on")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Device and threads of a process.
+
+    Attributes:
+        device: Where modules and batches are.
+        threads: CPU threads of torch.
+    """
+
+    device: torch.device
+    threads: int
+
+    @classmethod
+    def set_up(cls, device: str, threads: int) -> Runtime:
+        """Choose the device, fix the thread count and ask torch for deterministic kernels.
+
+        Args:
+            device: "auto", "cpu", "cuda", "cuda:1", "mps".
+            threads: CPU threads.
+
+        Raises:
+            UsageError: The device does not exist here.
+        """
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            chosen = torch.device(device)
+            torch.empty(1, device=chosen)
+        except (RuntimeError, AssertionError) as error:
+            have = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+            raise UsageError(f"device {device!r} cannot be used", hint="here: " + ", ".join(have)) from error
+        return cls(chosen, threads)
+
+    @property
+    def name(self) -> str:
+        """The device in words."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"{self.device.type}, {self.threads} thread{'s' if self.threads != 1 else ''}"
+
+    def provenance(self) -> dict[str, Any]:
+        """Return versions, platform, commit, device and time."""
+        packages = (
+            "flbench",
+            "torch",
+            "torchvision",
+            "timm",
+            "segmentation-models-pytorch",
+            "numpy",
+            "pillow",
+            "scipy",
+        )
+        return {
+            "device": self.name,
+            "threads": self.threads,
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "machine": platform.machine(),
+            "system": platform.system(),
+            "python": platform.python_version(),
+            "packages": {name: _version(name) for name in packages},
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            **commit(),
+        }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@cache
+def commit() -> dict[str, Any]:
+    """Return the commit and dirty flag of the checkout flbench runs from; nulls for an installed wheel."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return {"commit": None, "dirty": None}
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}

@@ -1,0 +1,95 @@
+"""Carry out one work unit in a process of its own: `python -m flbench.engine.worker`, the unit as JSON on stdin.
+
+Events go to the real standard output, one JSON document a line. Whatever the method itself prints goes to the log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flbench.data.batches import Frames
+from flbench.data.dataset import read_dataset
+from flbench.engine.evaluate import run_cell
+from flbench.engine.fit import make_fit
+from flbench.engine.plan import Cell, Unit, unit_from_json
+from flbench.engine.runtime import Events, Runtime
+from flbench.errors import FlbenchError, MethodError
+from flbench.registry import load_method
+from flbench.study import LOG, Study
+
+
+def run_unit(unit: Unit, dataset: Path, study: Study, runtime: Runtime, events: Events, *, wait: bool = False) -> None:
+    """Make the fits of a unit, then its cells; a method that cannot be fitted fails its own cells only.
+
+    Raises:
+        Interrupted: The process was asked to stop.
+        RunError: Another process works on the same fit, or the disk is full.
+    """
+    source = read_dataset(dataset)
+    needed = {name for cell in unit.cells if not _skipped(cell) for name in cell.fits.values()}
+    tested = {name for cell in unit.cells for name in cell.fits.values()}
+    for fit in unit.fits:
+        if fit.id in tested and fit.id not in needed:
+            continue
+        events.what = fit.method.name
+        with study.lock(fit.id, wait=wait):
+            try:
+                done = make_fit(fit, Frames(source, size=int(fit.protocol.size)), study, runtime, events)
+            except FlbenchError as error:
+                if not isinstance(error, MethodError) or fit.id not in tested:
+                    raise
+                events.warn(f"{fit.method.name} is not fitted: {error}")
+                continue
+        if done["collapsed"]:
+            events.warn(f"{fit.method.name} has collapsed: {done['collapsed']}")
+    for cell in unit.cells:
+        events.what = cell.method.name
+        with study.lock(cell.id, wait=wait):
+            run_cell(cell, Frames(source, size=int(cell.protocol.size), region=cell.region), study, runtime, events)
+
+
+def _skipped(cell: Cell) -> bool:
+    """Return whether the method declines the protocol; one that cannot be loaded fails later, with its reason."""
+    try:
+        return load_method(cell.method).skip(cell.protocol) is not None
+    except MethodError:
+        return False
+
+
+def main() -> int:
+    """Read a unit from stdin, carry it out, and return the exit code."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    job = json.load(sys.stdin)
+    study = Study(Path(job["study"]))
+    log = study.folder / LOG
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+    def send(event: Mapping[str, Any]) -> None:
+        out.write(json.dumps(event) + "\n")
+
+    events = Events(send)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: setattr(events, "stopping", True))
+    try:
+        runtime = Runtime.set_up(job["device"], job["threads"])
+        unit = unit_from_json(job["unit"])
+        run_unit(unit, Path(job["dataset"]), study, runtime, events, wait=job["wait"])
+    except FlbenchError as error:
+        send({"event": "error", "message": error.message, "hint": error.hint, "exit": error.exit_code})
+        return error.exit_code
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

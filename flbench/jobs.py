@@ -1,0 +1,166 @@
+"""The jobs behind the commands: find or make a data set, plan, run, draw. Nothing here prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flbench.data.dataset import Dataset, read_dataset
+from flbench.engine.local import run_plan, usable_cores
+from flbench.engine.plan import Plan, Request, make_plan
+from flbench.errors import UsageError, suggest
+from flbench.protocol import Protocol
+from flbench.record import Record
+from flbench.registry import MethodChoice, dataset_makers, load_maker, reference_methods
+from flbench.study import GALLERY, PANEL, Study, home
+
+Progress = Callable[[str, int, int], None]
+
+
+def make_dataset(name: str, profile: str, *, progress: Progress | None = None, workers: int | None = None) -> Dataset:
+    """Return a data set that is made by code, made now if the cache has it not.
+
+    Args:
+        name: Such as `synthfaces`.
+        profile: One of the maker's profiles.
+        progress: Called with stage, done and total.
+        workers: Processes; None for one per usable core.
+
+    Raises:
+        UsageError: Unknown data set or profile.
+        RunError: The cache folder cannot be written.
+    """
+    maker = load_maker(name)
+    if profile not in maker.PROFILES:
+        raise UsageError(f"data set {name} has no profile {profile!r}", hint=suggest(profile, list(maker.PROFILES)))
+    folder = cached_dataset(name, profile)
+    if not (folder / "dataset.toml").is_file():
+        maker.make(profile, folder, workers=workers or usable_cores(), progress=progress)
+    return read_dataset(folder)
+
+
+def cached_dataset(name: str, profile: str) -> Path:
+    """Return where a data set made by code is kept; the folder carries the fingerprint of its recipe."""
+    return home() / "datasets" / f"{name}-{profile}-{load_maker(name).recipe(profile)[:8]}"
+
+
+def open_dataset(text: str, profile: str, *, progress: Progress | None = None) -> Dataset:
+    """Return a data set by the name of its maker, or by its folder.
+
+    Raises:
+        UsageError: Neither a known name nor a folder with a `dataset.toml`.
+        DataError: The folder is damaged.
+    """
+    if text in dataset_makers():
+        return make_dataset(text, profile, progress=progress)
+    folder = Path(text)
+    if not folder.is_dir():
+        raise UsageError(f"no data set {text!r}", hint=f"a folder, or one of: {', '.join(dataset_makers())}")
+    return read_dataset(folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where a plan runs.
+
+    Attributes:
+        device: "auto", "cpu", "cuda"...
+        threads: CPU threads of each work unit; None: every usable core.
+        wait: Wait for another command that works on the same fit or cell.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    wait: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run left behind.
+
+    Attributes:
+        records: Records of the planned cells, in the order of the plan.
+        panels: Cell to the panel drawn for it.
+        missing: Cells that have no record.
+    """
+
+    records: list[Record]
+    panels: Mapping[str, Path] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+
+def plan_run(
+    dataset: Dataset,
+    protocols: Sequence[Protocol],
+    methods: Sequence[MethodChoice],
+    seeds: Sequence[int],
+    request: Request,
+    *,
+    references: bool = True,
+) -> Plan:
+    """Plan methods on protocols, with the reference rows that stand in every table.
+
+    Raises:
+        UsageError: A protocol cannot run on the data set.
+    """
+    chosen = {(method.name, str(method.given)): method for method in methods}
+    if references:
+        chosen |= {(method.name, str(method.given)): method for method in reference_methods()}
+    return make_plan(dataset, protocols, list(chosen.values()), seeds, request)
+
+
+def carry_out(plan: Plan, study: Study, machine: Machine, watch: Callable[[Mapping[str, Any]], None]) -> Outcome:
+    """Run what is left of a plan and return the records of all of it.
+
+    Raises:
+        FlbenchError: A unit could not be carried out; what is finished is kept.
+    """
+    threads = machine.threads or usable_cores()
+    run_plan(plan, study, device=machine.device, threads=threads, wait=machine.wait, watch=watch)
+    records = {cell.id: study.record(cell.id) for cell in plan.cells}
+    found = [record for record in records.values() if record is not None]
+    return Outcome(
+        records=found,
+        panels=draw_panels(found, study),
+        missing=tuple(cell for cell, record in records.items() if record is None),
+    )
+
+
+def draw_panels(records: Sequence[Record], study: Study) -> dict[str, Path]:
+    """Draw the panel of every ranked method that has none yet, and return where all of them are."""
+    panels = {}
+    for record in records:
+        folder = study.cell_folder(record.cell)
+        if record.method.reference or not (folder / GALLERY).is_file():
+            continue
+        panel = folder / PANEL
+        if not panel.is_file() or panel.stat().st_mtime < (folder / GALLERY).stat().st_mtime:
+            from flbench.reporting.figures import panel as draw
+
+            draw(folder / GALLERY, panel, f"{record.method.name} · {record.protocol.name} · {record.dataset.name}")
+        panels[record.cell] = panel
+    return panels
+
+
+def publish_boards(study: Path, into: Path, *, check: bool = False) -> list[Path]:
+    """Copy the records of a study into the folder of boards and render them, or find what would change.
+
+    Returns:
+        The files written; with `check`, the files whose content is not what the records give.
+
+    Raises:
+        UsageError: There is no record to publish.
+    """
+    from flbench.registry import find_protocol, protocols
+    from flbench.reporting import publish as boards
+
+    known = {name: find_protocol(name) for name in protocols()}
+    if check:
+        return boards.stale(into, known)
+    store = Study(study)
+    records = [(record, store.cell_folder(record.cell)) for record in store.records()]
+    if not records and not any(into.glob("*/*/*/run.json")):
+        raise UsageError(f"{study} has no record to publish", hint="flbench run --method ... --protocol ...")
+    return boards.publish(records, known, into)

@@ -1,0 +1,331 @@
+"""Find methods, protocols and data sets without importing them; load one on demand.
+
+A method is a file in `methods/`, or an entry point of another distribution in the group `flbench.methods`. What a
+listing shows is read from the file's syntax tree, so a listing never imports torch and a broken plugin is a row with
+its reason instead of a crash.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from flbench.errors import FlbenchError, MethodError, UsageError, suggest
+from flbench.protocol import Protocol, read_protocol
+
+if TYPE_CHECKING:
+    from flbench.locator import Locator
+
+METHOD_GROUP = "flbench.methods"
+DATASET_GROUP = "flbench.datasets"
+REQUIRED = "<required>"
+_CONTRACT = {"Locator", "NeuralLocator", "Reference"}
+_NOT_INSTALLED = "flbench.methods is not installed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodEntry:
+    """What is known of a method before it is imported.
+
+    Attributes:
+        name: How it is addressed.
+        module: Dotted module that holds it.
+        kind: Name of its class.
+        title: Name to print.
+        summary: First line of its docstring.
+        paper: Citation or link.
+        licence: Licence.
+        reference: Whether it is a reference row.
+        trains: Whether it has anything to fit.
+        variants: Variant name to options.
+        options: Option name to default; `REQUIRED` where there is none.
+        complete: Whether `options` is all there is; false if the class derives from another method.
+        distribution: Distribution and version that brought it.
+        source: sha256 of its file, part of the identity of a fit.
+        broken: Why it cannot be used, "" if it can.
+    """
+
+    name: str
+    module: str
+    kind: str = ""
+    title: str = ""
+    summary: str = ""
+    paper: str = ""
+    licence: str = "Apache-2.0"
+    reference: bool = False
+    trains: bool = False
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    complete: bool = True
+    distribution: str = ""
+    source: str = ""
+    broken: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodChoice:
+    """One method with every option decided.
+
+    Attributes:
+        entry: The method.
+        variant: Name of the variant, "" for the default.
+        given: Options set by the user.
+        options: Every option that is not the default of the class.
+    """
+
+    entry: MethodEntry
+    variant: str = ""
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """`method` or `method:variant`."""
+        return f"{self.entry.name}:{self.variant}" if self.variant else self.entry.name
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every option: defaults, then the variant's, then the user's."""
+        return {**self.entry.options, **self.entry.variants.get(self.variant, {}), **self.given}
+
+
+@cache
+def methods() -> Mapping[str, MethodEntry]:
+    """Return every method by name, broken ones included.
+
+    Raises:
+        UsageError: The package of methods is not installed.
+    """
+    found: dict[str, MethodEntry] = {}
+    package = _find("flbench.methods")
+    if package is None or not package.submodule_search_locations:
+        raise UsageError(_NOT_INSTALLED, hint="run: pip install -e .")
+    own = f"flbench {metadata.version('flbench')}"
+    for folder in package.submodule_search_locations:
+        for path in sorted(Path(folder).glob("[!_]*.py")):
+            _add(found, _describe(path.stem, f"flbench.methods.{path.stem}", "", path, own))
+    for point in sorted(metadata.entry_points(group=METHOD_GROUP)):
+        module, _, kind = point.value.partition(":")
+        distribution = f"{point.dist.name} {point.dist.version}" if point.dist else ""
+        _add(found, _describe(point.name, module, kind, _file_of(module), distribution))
+    return dict(sorted(found.items()))
+
+
+def _add(found: dict[str, MethodEntry], entry: MethodEntry) -> None:
+    """Add an entry; a name declared twice becomes a broken row that names both."""
+    other = found.get(entry.name)
+    if other is not None:
+        both = f"declared twice: {other.module} ({other.distribution}) and {entry.module} ({entry.distribution})"
+        entry = MethodEntry(name=entry.name, module=entry.module, distribution=entry.distribution, broken=both)
+    found[entry.name] = entry
+
+
+def _find(name: str) -> Any:
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+
+
+def _file_of(module: str) -> Path | None:
+    """Return the file of a module without importing the packages above it."""
+    top, *rest = module.split(".")
+    spec = _find(top)
+    if spec is None:
+        return None
+    if not rest:
+        return Path(spec.origin) if spec.origin else None
+    for folder in spec.submodule_search_locations or ():
+        base = Path(folder).joinpath(*rest)
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file():
+                return path
+    return None
+
+
+def _describe(name: str, module: str, kind: str, path: Path | None, distribution: str) -> MethodEntry:
+    """Read a method's class attributes and signature from its syntax tree."""
+
+    def broken(reason: str) -> MethodEntry:
+        return MethodEntry(name=name, module=module, distribution=distribution, broken=reason)
+
+    if path is None:
+        return broken(f"module {module} is not found")
+    try:
+        source = path.read_bytes()
+        tree = ast.parse(source)
+    except (OSError, SyntaxError, ValueError) as error:
+        where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        return broken(f"{path.name}{where}: {getattr(error, 'msg', None) or error}")
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    titled = [c for c in classes if (c.name == kind if kind else "title" in _literals(c))]
+    if len(titled) != 1:
+        which = f"class {kind}" if kind else "exactly one class with a title"
+        return broken(f"{path.name} must have {which}, it has {len(titled)}")
+    node = titled[0]
+    given = _literals(node)
+    bases = {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+    functions = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
+    try:
+        options = _signature(functions.get("__init__"))
+    except ValueError as error:
+        return broken(f"{path.name}: the default of option {error} is not a literal")
+    if not isinstance(given.get("title"), str) and bases <= _CONTRACT:
+        return broken(f"{path.name}: class {node.name} states no title")
+    return MethodEntry(
+        name=name,
+        module=module,
+        kind=node.name,
+        title=str(given.get("title", name)),
+        summary=(ast.get_docstring(node) or "").strip().split("\n")[0],
+        paper=str(given.get("paper", "")),
+        licence=str(given.get("licence", "Apache-2.0")),
+        reference=bool(given.get("reference", "Reference" in bases)),
+        trains="fit" in functions or not bases <= {"Locator", "Reference"},
+        variants=given.get("variants", {}),
+        options=options,
+        complete=bases <= _CONTRACT,
+        distribution=distribution,
+        source=hashlib.sha256(source).hexdigest(),
+    )
+
+
+def _literals(node: ast.ClassDef) -> dict[str, Any]:
+    """Return the class attributes that are literals."""
+    values: dict[str, Any] = {}
+    for item in node.body:
+        if isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Name):
+            target, value = item.targets[0].id, item.value
+        elif isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.value is not None:
+            target, value = item.target.id, item.value
+        else:
+            continue
+        try:
+            values[target] = ast.literal_eval(value)
+        except ValueError:
+            continue
+    return values
+
+
+def _signature(function: ast.FunctionDef | None) -> dict[str, Any]:
+    """Return the keyword-only arguments with their defaults."""
+    if function is None:
+        return {}
+    options: dict[str, Any] = {}
+    for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
+        try:
+            options[argument.arg] = REQUIRED if default is None else ast.literal_eval(default)
+        except ValueError as error:
+            raise ValueError(argument.arg) from error
+    return options
+
+
+def choose_method(text: str, given: Mapping[str, Any] | None = None) -> MethodChoice:
+    """Resolve `name` or `name:variant` and check the options set by the user.
+
+    Raises:
+        UsageError: Unknown method, variant or option, or a required option that is not given.
+        MethodError: The method is broken.
+    """
+    name, _, variant = text.partition(":")
+    entry = methods().get(name)
+    if entry is None:
+        raise UsageError(f"unknown method {name!r}", hint=suggest(name, list(methods())))
+    if entry.broken:
+        raise MethodError(f"method {name} is broken: {entry.broken}")
+    if variant and variant not in entry.variants:
+        raise UsageError(f"method {name} has no variant {variant!r}", hint=suggest(variant, list(entry.variants)))
+    choice = MethodChoice(entry=entry, variant=variant, given=dict(given or {}))
+    for option in choice.given:
+        if entry.complete and option not in entry.options:
+            raise UsageError(f"method {name} has no option {option!r}", hint=suggest(option, list(entry.options)))
+    for option, value in choice.options.items():
+        if value == REQUIRED:
+            raise UsageError(f"method {name} needs the option {option!r}", hint=f"--set {option}=...")
+    return choice
+
+
+def reference_methods() -> list[MethodChoice]:
+    """Return the methods whose rows stand in every table."""
+    return [MethodChoice(entry=entry) for entry in methods().values() if entry.reference and not entry.broken]
+
+
+def load_method(choice: MethodChoice) -> Locator:
+    """Import a method and make a locator with its options.
+
+    Raises:
+        MethodError: The import fails, the class is no locator, or its constructor fails.
+        UsageError: The method refuses the value of an option.
+    """
+    from flbench.locator import Locator
+
+    entry = choice.entry
+    try:
+        kind = getattr(importlib.import_module(entry.module), entry.kind)
+        if not issubclass(kind, Locator):
+            raise TypeError(f"{entry.kind} does not derive from Locator")
+        return kind(**choice.options)
+    except FlbenchError:
+        raise
+    except Exception as error:
+        raise MethodError(f"method {choice.name} cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+@cache
+def protocols() -> Mapping[str, Path]:
+    """Return the file of every protocol that ships, by name.
+
+    Raises:
+        UsageError: The package of protocols is not installed.
+    """
+    package = _find("flbench.protocols")
+    if package is None or not package.submodule_search_locations:
+        raise UsageError("flbench.protocols is not installed", hint="run: pip install -e .")
+    paths = [path for folder in package.submodule_search_locations for path in Path(folder).glob("*.toml")]
+    return {path.stem: path for path in sorted(paths)}
+
+
+def find_protocol(text: str) -> Protocol:
+    """Return a protocol by its name, or by the path of a TOML file.
+
+    Raises:
+        UsageError: No such protocol or file, or a file that is not valid.
+    """
+    if text.endswith(".toml"):
+        return read_protocol(Path(text))
+    path = protocols().get(text)
+    if path is None:
+        raise UsageError(f"unknown protocol {text!r}", hint=suggest(text, list(protocols())))
+    protocol = read_protocol(path)
+    if protocol.name != text:
+        raise UsageError(f"protocol {path.name} calls itself {protocol.name!r}")
+    return protocol
+
+
+@cache
+def dataset_makers() -> Mapping[str, metadata.EntryPoint]:
+    """Return the data sets that are made by code, by name."""
+    return {point.name: point for point in sorted(metadata.entry_points(group=DATASET_GROUP))}
+
+
+def load_maker(name: str) -> ModuleType:
+    """Import the maker of a data set: a module with `PROFILES`, `recipe(profile)` and `make(profile, into, ...)`.
+
+    Raises:
+        UsageError: Unknown data set, or one that cannot be imported.
+    """
+    point = dataset_makers().get(name)
+    if point is None:
+        raise UsageError(f"unknown data set {name!r}", hint=suggest(name, list(dataset_makers())))
+    try:
+        return point.load()
+    except Exception as error:
+        raise UsageError(f"data set {name} cannot be loaded: {type(error).__name__}: {error}") from error

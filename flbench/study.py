@@ -1,0 +1,153 @@
+"""A study: the folder of fits, cells and records, and the truth about what is done.
+
+    study/fits/<fit>/    weights.safetensors, checkpoint.safetensors while it runs, fit.json written last
+    study/cells/<cell>/  images.parquet, gallery.npz, panel.png, run.json written last
+
+Every file is written beside its place and moved there, so a kill at any moment leaves the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flbench.errors import DataError, RunError
+from flbench.files import storage_error, write_json
+from flbench.record import Record, read_record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RECORD = "run.json"
+SCORES = "images.parquet"
+GALLERY = "gallery.npz"
+PANEL = "panel.png"
+FIT = "fit.json"
+CHECKPOINT = "checkpoint.safetensors"
+LOG = "log.txt"
+GRACE_SECONDS = 5.0
+"""How long a command waits for a lock without `--wait`: a process whose driver was killed needs a moment to notice."""
+
+
+def home() -> Path:
+    """Return the user's cache folder: `FLBENCH_HOME`, or the platform's."""
+    from platformdirs import user_cache_path
+
+    given = os.environ.get("FLBENCH_HOME")
+    return Path(given).expanduser() if given else user_cache_path("flbench")
+
+
+class Study:
+    """The folder of fits and cells of one study.
+
+    Args:
+        folder: Where it is, or will be.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def fit_folder(self, fit: str) -> Path:
+        """Return the folder of a fit."""
+        return self.folder / "fits" / fit
+
+    def cell_folder(self, cell: str) -> Path:
+        """Return the folder of a cell."""
+        return self.folder / "cells" / cell
+
+    def fit(self, fit: str) -> dict[str, Any] | None:
+        """Return what `fit.json` says, or None if the fit is not done."""
+        path = self.fit_folder(fit) / FIT
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            _set_aside(path)
+            return None
+
+    def record(self, cell: str) -> Record | None:
+        """Return the record of a cell, or None if the cell is not done; a damaged record is set aside."""
+        path = self.cell_folder(cell) / RECORD
+        if not path.exists():
+            return None
+        try:
+            return read_record(path)
+        except DataError as error:
+            if "upgrade" in error.hint:
+                raise
+            _set_aside(path)
+            return None
+
+    def records(self) -> list[Record]:
+        """Return every valid record, ordered by cell."""
+        cells = sorted(path.parent.name for path in self.folder.glob(f"cells/*/{RECORD}"))
+        return [record for cell in cells if (record := self.record(cell)) is not None]
+
+    def scores(self, cell: str) -> pd.DataFrame:
+        """Return the per-image scores of a cell.
+
+        Raises:
+            DataError: The file is missing or damaged.
+        """
+        import pandas as pd
+
+        path = self.cell_folder(cell) / SCORES
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise DataError(f"scores {path} cannot be read: {error}", hint="run the cell again") from error
+
+    @contextmanager
+    def lock(self, name: str, *, wait: bool = False) -> Iterator[None]:
+        """Hold a lock of this study, so that two commands never work on the same fit or cell.
+
+        Raises:
+            RunError: Another process holds it and `wait` is false; names the process, its host and since when.
+        """
+        from filelock import FileLock, Timeout
+
+        folder = self.folder / "locks"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, folder) from error
+        owner = folder / f"{name}.json"
+        lock = FileLock(folder / f"{name}.lock")
+        try:
+            lock.acquire(timeout=-1 if wait else GRACE_SECONDS)
+        except Timeout:
+            raise RunError(f"{self.folder} is in use{_holder(owner)}", hint="wait for it with --wait") from None
+        except OSError as error:
+            raise storage_error(error, folder) from error
+        try:
+            who = {
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            }
+            write_json(owner, who)
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
+            lock.release()
+
+
+def _holder(owner: Path) -> str:
+    try:
+        who = json.loads(owner.read_text(encoding="utf-8"))
+        return f" by pid {who['pid']} on host {who['host']} since {who['since']}"
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _set_aside(path: Path) -> None:
+    """Move a damaged file out of the way, so that its cell counts as not done and nothing is deleted."""
+    with suppress(OSError):
+        path.replace(path.with_name(path.name + ".bad"))

@@ -1,0 +1,101 @@
+import json
+from pathlib import Path
+
+import pytest
+from builders import make_dataset
+
+from flbench.data.dataset import Dataset
+from flbench.engine.plan import Plan, Request, make_plan, unit_from_json, unit_to_json
+from flbench.errors import UsageError
+from flbench.registry import choose_method, find_protocol, reference_methods
+from flbench.study import Study
+
+
+def plan(dataset: Dataset, methods: list[str], protocols: list[str], seeds: tuple[int, ...] = (0,), **request) -> Plan:  # type: ignore[no-untyped-def]
+    chosen = [choose_method(name) for name in methods]
+    return make_plan(dataset, [find_protocol(p) for p in protocols], chosen, seeds, Request(**request))
+
+
+def test_protocols_share_the_fit_they_both_need(boxes: Dataset) -> None:
+    made = plan(boxes, ["fakelocator"], ["in_gan", "cross_attribute"])
+    assert len(made.fits) == 1
+    assert len(made.cells) == 2
+    assert len(made.units) == 1
+    assert {fit for cell in made.cells for fit in cell.fits.values()} == {made.fits[0].id}
+
+
+def test_each_seed_and_each_set_of_options_is_a_fit_of_its_own(boxes: Dataset) -> None:
+    made = plan(boxes, ["fakelocator", "fakelocator:l2"], ["in_gan"], (0, 1, 2))
+    assert len(made.fits) == len(made.cells) == len(made.units) == 6
+    assert len({cell.id for cell in made.cells}) == 6
+
+
+def test_references_share_one_process_and_the_training_free_have_no_seeds(boxes: Dataset) -> None:
+    made = make_plan(boxes, [find_protocol("in_gan")], reference_methods(), (0, 1), Request())
+    assert len(made.units) == 1
+    assert sum(cell.method.name == "zeros" for cell in made.cells) == 1
+    assert sum(cell.method.name == "meanmap" for cell in made.cells) == 2
+
+
+def test_identifiers_do_not_depend_on_the_order_asked_for(boxes: Dataset) -> None:
+    one = plan(boxes, ["fakelocator", "zeros"], ["in_gan", "cross_attribute"], (0, 1))
+    other = plan(boxes, ["zeros", "fakelocator"], ["cross_attribute", "in_gan"], (1, 0))
+    assert {cell.id for cell in one.cells} == {cell.id for cell in other.cells}
+
+
+def test_everything_that_decides_a_number_changes_the_identifier(boxes: Dataset, tmp_path: Path) -> None:
+    other = make_dataset(tmp_path, people=30)
+    asked = [
+        plan(boxes, ["fakelocator"], ["cross_attribute"]),
+        plan(boxes, ["fakelocator"], ["cross_attribute"], cap=3),
+        plan(boxes, ["fakelocator"], ["cross_attribute"], region="difference"),
+        plan(boxes, ["fakelocator"], ["cross_attribute"], (1,)),
+        plan(boxes, ["fakelocator"], ["cross_attribute"], mapping={"stgan/smile": "stgan/black_hair"}),
+        plan(other, ["fakelocator"], ["cross_attribute"]),
+    ]
+    assert len({made.cells[0].id for made in asked}) == len(asked)
+
+
+def test_a_missing_category_is_named_and_may_be_left_out(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, attributes=("blond_hair", "black_hair"))
+    with pytest.raises(UsageError, match=r"stgan/brown_hair, stgan/smile.*allow-missing"):
+        plan(dataset, ["zeros"], ["cross_attribute"])
+    made = plan(dataset, ["zeros"], ["cross_attribute"], allow_missing=True)
+    assert made.cells[0].missing == ("brown_hair", "smile")
+    assert [test.name for test in made.cells[0].protocol.test] == ["blond_hair", "black_hair"]
+
+
+def test_a_missing_fit_category_cannot_be_left_out_but_mapped(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, generator="stargan")
+    with pytest.raises(UsageError, match=r"fits on stgan/blond_hair.*--map"):
+        plan(dataset, ["zeros"], ["in_gan"], allow_missing=True)
+    made = plan(dataset, ["zeros"], ["in_gan"], mapping={"stgan": "stargan"})
+    assert made.cells[0].mapping == {"stgan": "stargan"}
+    assert made.cells[0].origin == find_protocol("in_gan").fingerprint
+
+
+def test_a_region_protocol_without_parsing_maps_stops_or_takes_the_difference(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, parsing=False)
+    with pytest.raises(UsageError, match="--region difference"):
+        plan(dataset, ["zeros"], ["cross_attribute"])
+    assert plan(dataset, ["zeros"], ["cross_attribute"], region="difference").cells[0].region == "difference"
+    assert plan(dataset, ["zeros"], ["in_gan"]).cells[0].region == ""
+
+
+def test_a_unit_survives_the_way_to_another_process(boxes: Dataset) -> None:
+    made = make_plan(
+        boxes, [find_protocol("cross_attribute")], [choose_method("fakelocator:l2", {"steps": 3})], (1,), Request(cap=2)
+    )
+    for unit in made.units:
+        assert unit_from_json(json.loads(json.dumps(unit_to_json(unit)))) == unit
+
+
+def test_what_is_done_is_not_open(boxes: Dataset, tmp_path: Path) -> None:
+    made = plan(boxes, ["fakelocator"], ["in_gan"])
+    study = Study(tmp_path)
+    assert made.open(study) == made.units
+    folder = study.fit_folder(made.fits[0].id)
+    folder.mkdir(parents=True)
+    (folder / "fit.json").write_text("{}")
+    (left,) = made.open(study)
+    assert left.cells == made.units[0].cells
