@@ -1,0 +1,1 @@
+"""Methods, one file each: the place of the file is its registration."""

@@ -1,0 +1,307 @@
+"""The attention-map baseline: a classifier that multiplies its features with a coarse, supervised map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flbench.errors import MethodError
+from flbench.locator import Batch, NeuralLocator, Prediction, Recipe, Training
+
+from ._networks import (
+    Normalise,
+    choose,
+    clamp_straight,
+    fill_from_shipped,
+    has_shipped_weights,
+    hub,
+    pad,
+    resize,
+    steady_norms,
+    weights_missing,
+)
+
+BACKBONES = ("tf_efficientnet_lite0", "legacy_xception")
+ATTENTIONS = ("regression", "template")
+ENLARGEMENTS = ("bilinear", "nearest")
+TEMPLATES = 10
+GRID = 19
+
+
+class AttentionMap(NeuralLocator):
+    """Baseline: a classifier whose features are multiplied with a coarse attention map, supervised and then enlarged.
+
+    After Dang, Stehouwer et al.: in the middle of a classifier the feature maps give a map of about 1/16 of the image's
+    side, which is compared with the shrunk ground truth and multiplied with every channel before the classifier goes
+    on. FakeLocator's authors enlarged that map and binarised it; they do not say how, so here the ground truth is
+    binarised too: a map that learns gray values near 0.2 would never reach one half. `gray` leaves both gray.
+
+    The default starts from the same network and ImageNet weights as the default of `fakelocator`, cut after the
+    stage of stride 16 (8 x 8 at 128 px). `paper` is Xception, cut after block 7 (19 x 19 at 299 px), with the optimiser
+    of `fakelocator:paper`, since FakeLocator's authors name none for the baseline.
+
+    Loss: `map_weight` x mean |map - shrunk truth| + cross-entropy of the classifier.
+
+    Args:
+        backbone: "tf_efficientnet_lite0" or "legacy_xception", of timm.
+        weights: "imagenet" or "none".
+        download: Whether weights may be fetched over the network; those of tf_efficientnet_lite0 are installed.
+        attention: "regression": a separable convolution and a sigmoid. "template": a weighted sum of the mean map
+            of the training fakes and their first ten principal maps, weights regressed from the image, clamped to
+            [0, 1].
+        binarise: Whether the map is 0 or 1, in the ground truth while fitting as in the prediction.
+        truth_threshold: Ground truth at or above is 1, when `binarise`.
+        map_threshold: Enlarged map at or above is 1, when `binarise`.
+        enlarge: "bilinear" or "nearest", from the coarse map to the image's size.
+        map_weight: Weight of the map's loss.
+        input_size: Side in pixels that images are resized to for the network; None: their own.
+        steps: See `flbench.locator.Recipe`, as for all that follow.
+        epochs: Passes over the training slice, when `steps` is None.
+        batch: Images per step.
+        lr: Peak learning rate.
+        beta1: Adam's first coefficient.
+        beta2: Adam's second coefficient.
+        weight_decay: L2 penalty.
+        schedule: "constant" or "falling".
+        flip: Whether images are mirrored at random.
+    """
+
+    title = "Attention map"
+    paper = "Dang et al., On the Detection of Digital Face Manipulation, arXiv 1910.01717"
+    licence = "Apache-2.0; ImageNet weights of tf_efficientnet_lite0: Apache-2.0"
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {
+            "backbone": "legacy_xception",
+            "input_size": 299,
+            "steps": None,
+            "epochs": 10.0,
+            "batch": 8,
+            "lr": 1e-4,
+            "beta1": 0.99,
+            "beta2": 0.999,
+            "weight_decay": 1e-7,
+            "schedule": "constant",
+            "flip": False,
+        },
+        "gray": {"binarise": False},
+        "template": {"attention": "template"},
+    }
+
+    def __init__(
+        self,
+        *,
+        backbone: str = "tf_efficientnet_lite0",
+        weights: str = "imagenet",
+        download: bool = False,
+        attention: str = "regression",
+        binarise: bool = True,
+        truth_threshold: float = 0.1,
+        map_threshold: float = 0.5,
+        enlarge: str = "bilinear",
+        map_weight: float = 1.0,
+        input_size: int | None = None,
+        steps: int | None = 300,
+        epochs: float = 10.0,
+        batch: int = 8,
+        lr: float = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        weight_decay: float = 0.0,
+        schedule: str = "falling",
+        flip: bool = True,
+    ) -> None:
+        super().__init__(
+            recipe=Recipe(
+                steps=steps,
+                epochs=epochs,
+                batch=batch,
+                lr=lr,
+                betas=(beta1, beta2),
+                weight_decay=weight_decay,
+                schedule=schedule,
+                flip=flip,
+            )
+        )
+        self.backbone = choose("backbone", backbone, BACKBONES)
+        self.weights = choose("weights", weights, ("imagenet", "none"))
+        self.download = download
+        self.attention = choose("attention", attention, ATTENTIONS)
+        self.binarise = binarise
+        self.truth_threshold = truth_threshold
+        self.map_threshold = map_threshold
+        self.enlarge = choose("enlarge", enlarge, ENLARGEMENTS)
+        self.map_weight = map_weight
+        self.input_size = input_size
+
+    def build(self, *, pretrained: bool) -> nn.Module:
+        """Return the network, its backbone filled with ImageNet weights if asked for and `pretrained` is true.
+
+        Raises:
+            MethodError: The weights cannot be had.
+        """
+        import timm
+
+        wanted = pretrained and self.weights == "imagenet"
+        shipped = has_shipped_weights(self.backbone)
+        if wanted and not shipped:
+            try:
+                with hub(download=self.download):
+                    backbone = timm.create_model(self.backbone, pretrained=True, num_classes=0)
+            except Exception as error:  # the hub raises its own, httpx's and the system's errors
+                raise weights_missing(self.weights, self.backbone, error, download=self.download) from error
+        else:
+            backbone = timm.create_model(self.backbone, num_classes=0)
+        if wanted and shipped:
+            fill_from_shipped(backbone)
+        network = _Network(backbone, Normalise(self.backbone), attention=self.attention)
+        return network.to(memory_format=torch.channels_last)
+
+    def fit(self, training: Training) -> None:
+        """Build the network, take the templates from the training slice if there are any, and let it be optimised."""
+        module = cast(_Network, self.build(pretrained=True)).to(training.device)
+        self.module = module
+        if isinstance(module.attention, _Templates):
+            maps = [resize(self._target(b.fakeness[b.labels > 0.5]), (GRID, GRID)) for b in training.batches()]
+            module.attention.take(torch.cat(maps))
+        training.optimise(module, self.loss, self.recipe)
+
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Return the weighted L1 loss of the coarse map plus the cross-entropy of the classifier."""
+        images, truth = batch.images, self._target(batch.fakeness)
+        if self.input_size is not None:
+            size = (self.input_size, self.input_size)
+            images, truth = resize(images, size), resize(truth, size)
+        maps, logits = module(images)
+        shrunk = resize(pad(truth.unsqueeze(1), least=module.least).squeeze(1), maps.shape[-2:])  # type: ignore[arg-type]
+        head = F.binary_cross_entropy_with_logits(logits.float(), batch.labels)
+        return self.map_weight * (maps.float() - shrunk).abs().mean() + head
+
+    def forward(self, module: nn.Module, images: Tensor) -> Prediction:
+        """Return the map enlarged to the images' size, binarised if the options say so, and the fake's probability."""
+        height, width = images.shape[-2:]
+        own = (height, width) if self.input_size is None else (self.input_size, self.input_size)
+        maps, logits = module(resize(images, own))
+        # The coarse map spans the padded image, of which the image is the upper left part.
+        if self.input_size is None:
+            least = int(module.least)  # type: ignore[arg-type]
+            spanned = (max(height, least), max(width, least))
+        else:
+            spanned = (height, width)
+        corners = False if self.enlarge == "bilinear" else None
+        enlarged = F.interpolate(maps.float().unsqueeze(1), size=spanned, mode=self.enlarge, align_corners=corners)
+        fakeness = enlarged[:, 0, :height, :width].clamp(0, 1)
+        if self.binarise:
+            fakeness = (fakeness >= self.map_threshold).float()
+        return Prediction(fakeness, logits.float().sigmoid())
+
+    def _target(self, truth: Tensor) -> Tensor:
+        """Return the ground truth (B, H, W) that the map is fitted to, before it is shrunk."""
+        return (truth >= self.truth_threshold).float() if self.binarise else truth
+
+
+class _Network(nn.Module):
+    """A timm classifier cut in two, with the attention map between the halves.
+
+    Args:
+        backbone: tf_efficientnet_lite0 or legacy_xception without its last layer.
+        normalise: What the backbone expects.
+        attention: "regression" or "template".
+    """
+
+    least = 32  # Xception's unpadded stem needs some pixels
+
+    def __init__(self, backbone: nn.Module, normalise: nn.Module, *, attention: str) -> None:
+        super().__init__()
+        parts: dict[str, Any] = dict(backbone.named_children())
+        parts.pop("global_pool", None)
+        stages = list(parts.pop("blocks", ()))
+        if stages:
+            first = [parts["conv_stem"], parts["bn1"], *stages[:5]]
+            last = [*stages[5:], parts["conv_head"], parts["bn2"]]
+        else:
+            names = list(parts)
+            cut = names.index("block8")
+            end = names.index("act4") + 1
+            first = [parts[name] for name in names[:cut]]
+            last = [parts[name] for name in names[cut:end]]
+        self.normalise = normalise
+        self.first = nn.Sequential(*first)
+        self.last = nn.Sequential(*last)
+        channels = self._channels()
+        self.attention = _Templates(channels) if attention == "template" else _Regression(channels)
+        self.classifier = nn.Linear(int(backbone.num_features), 1)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return coarse maps (B, h, w) in [0, 1] and logits (B,) of images (B, 3, H, W) in [0, 1]."""
+        with steady_norms(self, images):
+            features = self.first(pad(self.normalise(images), least=self.least))
+            maps = self.attention(features)
+            pooled = self.last(features * maps).mean(dim=(2, 3))
+        return maps.squeeze(1), self.classifier(pooled).squeeze(1)
+
+    @torch.no_grad()
+    def _channels(self) -> int:
+        """Return the number of channels where the backbone is cut."""
+        self.first.eval()
+        channels = self.first(torch.zeros(1, 3, self.least, self.least)).shape[1]
+        self.first.train()
+        return int(channels)
+
+
+class _Regression(nn.Sequential):
+    """The map as a separable 3 x 3 convolution of the features, and a sigmoid."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
+            nn.Conv2d(channels, 1, 1),
+            nn.Sigmoid(),
+        )
+
+
+class _Templates(nn.Module):
+    """The map as a weighted sum of the mean map of the training fakes and their principal maps.
+
+    Mean and principal maps are fixed, GRID x GRID, and resized to the features' size; the weights come from the image.
+    """
+
+    mean: Tensor
+    basis: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1, GRID, GRID))
+        self.register_buffer("basis", torch.zeros(TEMPLATES, GRID, GRID))
+        self.squeeze = nn.Sequential(nn.Conv2d(channels, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU())
+        self.weigh = nn.Linear(128, TEMPLATES + 1)
+
+    def take(self, maps: Tensor) -> None:
+        """Set mean and principal maps from maps (N, GRID, GRID), scaled so that a weight of 1 is one deviation.
+
+        Raises:
+            MethodError: There is no map.
+        """
+        if len(maps) == 0:
+            raise MethodError(
+                "attention_map has no templates: the training slice has no fake", hint="set attention=regression"
+            )
+        flat = maps.double().flatten(1)
+        mean = flat.mean(dim=0)
+        _, deviations, axes = torch.linalg.svd(flat - mean, full_matrices=False)
+        count = min(TEMPLATES, len(axes))
+        scaled = axes[:count] * (deviations[:count, None] / len(maps) ** 0.5)
+        # The sign of a principal axis is arbitrary: fix it, so that every machine gets the same templates.
+        scaled = scaled * torch.where(scaled.sum(dim=1, keepdim=True) < 0, -1.0, 1.0)
+        self.mean.copy_(mean.view(1, GRID, GRID))
+        self.basis.zero_()
+        self.basis[:count].copy_(scaled.view(count, GRID, GRID))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return maps (B, 1, h, w) in [0, 1]."""
+        weights = self.weigh(self.squeeze(features).mean(dim=(2, 3)))
+        templates = resize(torch.cat([self.mean, self.basis]), (features.shape[-2], features.shape[-1]))
+        return clamp_straight(torch.einsum("bk,khw->bhw", weights, templates)).unsqueeze(1)
