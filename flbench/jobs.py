@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def make_dataset(name: str, profile: str, *, progress: Progress | None = None, w
         raise UsageError(f"data set {name} has no profile {profile!r}", hint=suggest(profile, list(maker.PROFILES)))
     folder = cached_dataset(name, profile)
     if not (folder / "dataset.toml").is_file():
-        maker.make(profile, folder, workers=workers or usable_cores(), progress=progress)
+        tell = None if progress is None else partial(progress, f"make {name} {profile}")
+        maker.make(profile, folder, workers=workers or usable_cores(), progress=tell)
     return read_dataset(folder)
 
 

@@ -66,7 +66,6 @@ class Recipe:
         weight_decay: L2 penalty as in Adam (not decoupled).
         schedule: "constant", or "falling": warm-up, flat for half of the steps, then linear to 3 %.
         flip: Mirror images left to right with probability one half.
-        channels_last: Keep images and weights in the memory layout that is faster for most convolutions.
         checks: How often the valid slice is looked at during a fit; the best state is kept.
         patience: Looks without improvement after which the fit stops early; None: never.
     """
@@ -79,7 +78,6 @@ class Recipe:
     weight_decay: float = 0.0
     schedule: str = "falling"
     flip: bool = True
-    channels_last: bool = False
     checks: int = 10
     patience: int | None = 5
 

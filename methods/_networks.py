@@ -28,12 +28,28 @@ def choose(option: str, value: str, known: tuple[str, ...]) -> str:
     return value
 
 
+def check_input_size(size: int | None, *, least: int = 1) -> int | None:
+    """Return the side that images are resized to, None for their own.
+
+    Raises:
+        UsageError: It is below `least` pixels.
+    """
+    if size is not None and size < least:
+        raise UsageError(f"input_size={size} is too small", hint=f"at least {least}, or leave it out")
+    return size
+
+
+def size_of(tensor: Tensor) -> tuple[int, int]:
+    """Return height and width of images (B, C, H, W) or maps (B, H, W)."""
+    return tensor.shape[-2], tensor.shape[-1]
+
+
 def resize(tensor: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize images (B, C, H, W) or maps (B, H, W) bilinearly, antialiased when they shrink.
 
     The values stay within those of the input; a tensor that has the size already is returned as it is.
     """
-    if tuple(tensor.shape[-2:]) == size:
+    if size_of(tensor) == size:
         return tensor
     images = tensor.unsqueeze(1) if tensor.ndim == 3 else tensor
     images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)

@@ -14,6 +14,7 @@ from flbench.locator import Batch, NeuralLocator, Prediction, Recipe, Training
 
 from ._networks import (
     Normalise,
+    check_input_size,
     choose,
     clamp_straight,
     fill_from_shipped,
@@ -21,6 +22,7 @@ from ._networks import (
     hub,
     pad,
     resize,
+    size_of,
     steady_norms,
     weights_missing,
 )
@@ -28,6 +30,7 @@ from ._networks import (
 BACKBONES = ("tf_efficientnet_lite0", "legacy_xception")
 ATTENTIONS = ("regression", "template")
 ENLARGEMENTS = ("bilinear", "nearest")
+LEAST = 32  # pixels: Xception's unpadded stem needs some
 TEMPLATES = 10
 GRID = 19
 
@@ -135,7 +138,7 @@ class AttentionMap(NeuralLocator):
         self.map_threshold = map_threshold
         self.enlarge = choose("enlarge", enlarge, ENLARGEMENTS)
         self.map_weight = map_weight
-        self.input_size = input_size
+        self.input_size = check_input_size(input_size, least=LEAST)
 
     def build(self, *, pretrained: bool) -> nn.Module:
         """Return the network, its backbone filled with ImageNet weights if asked for and `pretrained` is true.
@@ -176,7 +179,7 @@ class AttentionMap(NeuralLocator):
             size = (self.input_size, self.input_size)
             images, truth = resize(images, size), resize(truth, size)
         maps, logits = module(images)
-        shrunk = resize(pad(truth.unsqueeze(1), least=module.least).squeeze(1), maps.shape[-2:])  # type: ignore[arg-type]
+        shrunk = resize(pad(truth.unsqueeze(1), least=LEAST).squeeze(1), size_of(maps))
         head = F.binary_cross_entropy_with_logits(logits.float(), batch.labels)
         return self.map_weight * (maps.float() - shrunk).abs().mean() + head
 
@@ -186,11 +189,7 @@ class AttentionMap(NeuralLocator):
         own = (height, width) if self.input_size is None else (self.input_size, self.input_size)
         maps, logits = module(resize(images, own))
         # The coarse map spans the padded image, of which the image is the upper left part.
-        if self.input_size is None:
-            least = int(module.least)  # type: ignore[arg-type]
-            spanned = (max(height, least), max(width, least))
-        else:
-            spanned = (height, width)
+        spanned = (max(height, LEAST), max(width, LEAST)) if self.input_size is None else (height, width)
         corners = False if self.enlarge == "bilinear" else None
         enlarged = F.interpolate(maps.float().unsqueeze(1), size=spanned, mode=self.enlarge, align_corners=corners)
         fakeness = enlarged[:, 0, :height, :width].clamp(0, 1)
@@ -211,8 +210,6 @@ class _Network(nn.Module):
         normalise: What the backbone expects.
         attention: "regression" or "template".
     """
-
-    least = 32  # Xception's unpadded stem needs some pixels
 
     def __init__(self, backbone: nn.Module, normalise: nn.Module, *, attention: str) -> None:
         super().__init__()
@@ -238,7 +235,7 @@ class _Network(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return coarse maps (B, h, w) in [0, 1] and logits (B,) of images (B, 3, H, W) in [0, 1]."""
         with steady_norms(self, images):
-            features = self.first(pad(self.normalise(images), least=self.least))
+            features = self.first(pad(self.normalise(images), least=LEAST))
             maps = self.attention(features)
             pooled = self.last(features * maps).mean(dim=(2, 3))
         return maps.squeeze(1), self.classifier(pooled).squeeze(1)
@@ -247,7 +244,7 @@ class _Network(nn.Module):
     def _channels(self) -> int:
         """Return the number of channels where the backbone is cut."""
         self.first.eval()
-        channels = self.first(torch.zeros(1, 3, self.least, self.least)).shape[1]
+        channels = self.first(torch.zeros(1, 3, LEAST, LEAST)).shape[1]
         self.first.train()
         return int(channels)
 
@@ -303,5 +300,5 @@ class _Templates(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return maps (B, 1, h, w) in [0, 1]."""
         weights = self.weigh(self.squeeze(features).mean(dim=(2, 3)))
-        templates = resize(torch.cat([self.mean, self.basis]), (features.shape[-2], features.shape[-1]))
+        templates = resize(torch.cat([self.mean, self.basis]), size_of(features))
         return clamp_straight(torch.einsum("bk,khw->bhw", weights, templates)).unsqueeze(1)

@@ -16,6 +16,7 @@ from flbench.locator import Batch, NeuralLocator, Prediction, Recipe, Training
 
 from ._networks import (
     Normalise,
+    check_input_size,
     choose,
     clamp_straight,
     fill_from_shipped,
@@ -23,6 +24,7 @@ from ._networks import (
     hub,
     pad,
     resize,
+    size_of,
     steady_norms,
     weights_missing,
 )
@@ -156,7 +158,7 @@ class FakeLocator(NeuralLocator):
         self.map_weight = map_weight
         self.score_weight = score_weight
         self.face_parsing = face_parsing
-        self.input_size = input_size
+        self.input_size = check_input_size(input_size)
 
     def build(self, *, pretrained: bool) -> nn.Module:
         """Return the network, its encoder filled with the weights that the options ask for if `pretrained` is true.
@@ -212,7 +214,7 @@ class FakeLocator(NeuralLocator):
 
     def forward(self, module: nn.Module, images: Tensor) -> Prediction:
         """Return maps of the images' own size, and the head's probabilities if there is a head."""
-        size = (images.shape[-2], images.shape[-1])
+        size = size_of(images)
         own = size if self.input_size is None else (self.input_size, self.input_size)
         maps, logits = module(resize(images, own))
         maps = resize(maps.float(), size).clamp(0, 1)
@@ -332,7 +334,7 @@ class _Network(nn.Module):
     def _attend(self, features: Tensor, attention: Tensor | None) -> Tensor:
         """Limit feature maps if the limiting layer is here, then multiply each channel with the attention map."""
         limited = features.sigmoid() if self.limiting == "before" else features
-        return limited if attention is None else limited * resize(attention, _size(features))
+        return limited if attention is None else limited * resize(attention, size_of(features))
 
     @torch.no_grad()
     def _channels(self) -> int:
@@ -376,12 +378,8 @@ def _pool(features: Tensor, attention: Tensor | None) -> Tensor:
     """Return the mean of each channel, weighted by the attention map, so that its area does not change the scale."""
     if attention is None:
         return features.mean(dim=(2, 3))
-    weight = resize(attention, _size(features)).sum(dim=(2, 3))
+    weight = resize(attention, size_of(features)).sum(dim=(2, 3))
     return features.sum(dim=(2, 3)) / weight.clamp_min(1.0)
-
-
-def _size(tensor: Tensor) -> tuple[int, int]:
-    return tensor.shape[-2], tensor.shape[-1]
 
 
 def _decoder_channels(architecture: str, channels: Sequence[int] | None) -> tuple[int, ...] | None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from flbench.errors import MethodError
 from flbench.locator import WEIGHTS, Prediction, Reference, Training
 
-from ._networks import resize
+from ._networks import resize, size_of
 
 
 class MeanMap(Reference):
@@ -49,8 +49,7 @@ class MeanMap(Reference):
         """
         if self.mean is None:
             raise MethodError("MeanMap predicts before it was fitted", hint="call fit or load first")
-        size = (images.shape[-2], images.shape[-1])
-        mean = resize(self.mean.to(images.device)[None], size).clamp(0, 1)
+        mean = resize(self.mean.to(images.device)[None], size_of(images)).clamp(0, 1)
         return Prediction(mean.repeat(len(images), 1, 1))
 
     def save(self, folder: Path) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from flbench.methods._networks import shipped_weights
-from flbench.methods.attention_map import GRID, TEMPLATES, AttentionMap
 from torch import Tensor, nn
 
 from flbench.errors import MethodError, UsageError
 from flbench.locator import Batch, Loss, Recipe, Training
+from flbench.methods._networks import shipped_weights
+from flbench.methods.attention_map import GRID, TEMPLATES, AttentionMap
 
 
 def make(**options: Any) -> tuple[AttentionMap, Any]:
@@ -54,8 +54,6 @@ def stub(locator: AttentionMap, maps: Tensor) -> None:
     """Replace the network by one that always gives these coarse maps."""
 
     class Fixed(nn.Module):
-        least = 32
-
         def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
             return maps, torch.zeros(len(maps))
 
@@ -149,6 +147,11 @@ class TestNetwork:
     def test_options_that_cannot_be(self, option: str) -> None:
         with pytest.raises(UsageError, match=option):
             AttentionMap(**{option: "nonsense"})
+
+    def test_input_size_below_what_the_network_takes(self) -> None:
+        assert AttentionMap(input_size=32).input_size == 32
+        with pytest.raises(UsageError, match="input_size=31"):
+            AttentionMap(input_size=31)
 
 
 class TestMap:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from flbench.methods._networks import shipped_weights
-from flbench.methods.fakelocator import FakeLocator, borrowed, map_loss
 from torch import Tensor, nn
 
 from flbench.errors import MethodError, UsageError
 from flbench.locator import Batch, Loss, Recipe, Training
+from flbench.methods._networks import shipped_weights
+from flbench.methods.fakelocator import FakeLocator, borrowed, map_loss
 
 LIGHT: dict[str, Any] = {"encoder": "resnet18", "weights": "none", "decoder_channels": (16, 16, 8, 8, 8)}
 
@@ -329,6 +329,7 @@ class TestWeights:
         [
             {"loss": "l3"},
             {"limiting": "inside"},
+            {"input_size": 0},
             {"decoder_channels": (8, 8)},
             {"architecture": "FPN", "decoder_channels": (8,) * 5},
         ],

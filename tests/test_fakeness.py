@@ -101,7 +101,7 @@ def test_a_region_is_the_union_over_photo_and_fake(photo: np.ndarray, fake: np.n
 
 def test_mustache_is_the_upper_lip_and_the_skin_above_it() -> None:
     drawing = [
-        "ssssssssssssssssssss",
+        "sssssssssnssssssssss",
         "ssssssssnnnsssssssss",  # the nose ends here
         "ssssssssssssssssssss",
         "ssssssuuuuuuuuusssss",

@@ -8,20 +8,20 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
-import flbench.methods
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import flbench.methods
+from flbench.errors import MethodError, UsageError
+from flbench.locator import Batch, Locator, Loss, Recipe, Training, options_of
 from flbench.methods import _networks as networks
 from flbench.methods.meanmap import MeanMap
 from flbench.methods.ones import Ones
 from flbench.methods.oracle import Oracle
 from flbench.methods.zeros import Zeros
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor, nn
-
-from flbench.errors import MethodError, UsageError
-from flbench.locator import Batch, Locator, Loss, Recipe, Training, options_of
 
 FOLDER = Path(flbench.methods.__path__[0])
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if not path.name.startswith("_"))

@@ -226,18 +226,23 @@ def _check_rows(rows: pd.DataFrame, place: Callable[[int], str]) -> None:
 def _check_links(folder: Path, rows: pd.DataFrame, place: Callable[[int], str]) -> None:
     """Refuse symbolic links that lead outside the folder, reading each folder once rather than each file."""
     root = folder.resolve()
+
+    def outside(path: str) -> bool:
+        return not (folder / path).resolve().is_relative_to(root)
+
     for column in _PATHS:
-        parents = rows[column].str.rpartition("/")[0]
-        for parent in parents[rows[column] != ""].unique():
-            directory = folder / parent
-            if not directory.is_dir():
+        paths = rows[column].tolist()
+        wrong: set[str] = set()
+        for parent in {path.rpartition("/")[0] for path in paths if path}:
+            if not (folder / parent).is_dir():
                 continue
-            suspects = {parent} if not directory.resolve().is_relative_to(root) else set()
-            with os.scandir(directory) as entries:
-                names = [entry.name for entry in entries if entry.is_symlink()]
-            links = [f"{parent}/{name}".removeprefix("/") for name in names]
-            suspects |= {link for link in links if not (folder / link).resolve().is_relative_to(root)}
-            wrong = rows[column].isin(suspects) | ((parents == parent) & (parent in suspects) & (rows[column] != ""))
-            if wrong.any():
-                row = int(wrong.to_numpy().argmax())
-                raise UsageError(f"{place(row)}: {column} {rows[column].iloc[row]!r} is a link that leads outside")
+            if outside(parent):
+                wrong.add(parent)
+            with os.scandir(folder / parent) as entries:
+                links = [f"{parent}/{entry.name}".removeprefix("/") for entry in entries if entry.is_symlink()]
+            wrong.update(link for link in links if outside(link))
+        if not wrong:
+            continue
+        for row, path in enumerate(paths):
+            if path and (path in wrong or path.rpartition("/")[0] in wrong):
+                raise UsageError(f"{place(row)}: {column} {path!r} is a link that leads outside")

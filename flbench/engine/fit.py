@@ -110,8 +110,6 @@ class SliceTraining(Training):
         steps = recipe.steps if recipe.steps is not None else math.ceil(recipe.epochs * sampler.steps_per_epoch)
         steps = max(1, min(steps, self.cap or steps))
         looks = {math.ceil(steps * (i + 1) / recipe.checks) for i in range(recipe.checks)}
-        if recipe.channels_last:
-            module.to(memory_format=torch.channels_last)
         optimiser = torch.optim.Adam(
             module.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay
         )
@@ -145,8 +143,6 @@ class SliceTraining(Training):
         samples = sampler.samples(step)
         flips = sampler.flips(step, len(samples)) if recipe.flip else None
         batch = self.frames.batch(samples, self.device, flips)
-        if recipe.channels_last:
-            batch = batch._replace(images=batch.images.contiguous(memory_format=torch.channels_last))
         module.train()
         optimiser.zero_grad(set_to_none=True)
         value = loss(module, batch)
@@ -292,11 +288,11 @@ def make_fit(fit: Fit, frames: Frames, study: Study, runtime: Runtime, events: E
 
 
 def collapsed(locator: Locator, frames: Frames, valid: Selection, train: Selection) -> str | None:
-    """Return why the maps of a fitted locator on fakes are worthless (near-constant), or None."""
-    fakes = valid.fakes if len(valid.fakes) else train.fakes
-    samples = list(fakes["sample_id"])[:32]
-    images = frames.batch(samples, frames_device(locator)).images
-    return collapse(locator.predict(images).fakeness.cpu().numpy())
+    """Return why the maps of a fitted locator are worthless (near-constant), or None."""
+    chosen = valid if len(valid.fakes) else train
+    samples = [*chosen.fakes["sample_id"][:32], *chosen.reals["sample_id"][:32]]
+    batch = frames.batch(samples, frames_device(locator))
+    return collapse(locator.predict(batch.images).fakeness.cpu().numpy(), batch.labels.cpu().numpy() > 0.5)
 
 
 def frames_device(locator: Locator) -> torch.device:
