@@ -1,0 +1,49 @@
+# Every target sets up what it needs: Python 3.11 or newer and make are enough.
+#   make demo    fit a locator on made faces, test it across attributes, show the table
+#   make test    run the tests          make check   formatting, lint, types
+#   make fix     repair formatting      make bench   measure speed      make clean
+# PYTHON=python3.12 chooses the interpreter; VENV=folder another environment; ARGS=... goes to pytest.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+READY := $(VENV)/.flbench-ready
+
+.PHONY: demo test check fix docs bench clean
+
+demo: $(READY)
+	@$(BIN)/flbench run --method fakelocator --protocol cross_attribute
+
+test: $(READY)
+	@$(BIN)/pytest $(ARGS)
+
+check: $(READY)
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+fix: $(READY)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+docs: $(READY)
+	@$(BIN)/python docs/render.py
+
+bench: $(READY)
+	@$(BIN)/pytest tests/benchmarks --benchmark-enable --benchmark-only \
+		--benchmark-columns=median,iqr,rounds --benchmark-sort=name $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	find . -name '*.egg-info' -prune -exec rm -rf {} +
+
+# The environment, made again when pyproject.toml changes; new methods and protocols are seen without that.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "flbench needs Python 3.11 or newer, and '$(PYTHON)' is not: try make PYTHON=python3.12" >&2; exit 1; }
+	@echo "Installing flbench and its tools into $(VENV): once, and torch is large."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

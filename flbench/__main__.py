@@ -1,0 +1,5 @@
+"""`python -m flbench`."""
+
+from flbench.cli import main
+
+main()

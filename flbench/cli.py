@@ -1,0 +1,274 @@
+"""The commands: options in, jobs done, tables out. No logic of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flbench import console
+from flbench import options as shared
+from flbench.cli_data import data
+from flbench.errors import FlbenchError, Interrupted, PartialError, UsageError, suggest
+
+Command = Callable[..., Any]
+
+
+class Main(click.Group):
+    """A group whose commands fail in one line with the exit code of the error."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; turn every failure into one line on stderr and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except FlbenchError as error:
+            console.error(error)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            console.error(Interrupted("stopped"))
+            ctx.exit(Interrupted.exit_code)
+        except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            console.error(_unexpected(error))
+            ctx.exit(1)
+
+
+def _unexpected(error: Exception) -> FlbenchError:
+    """Keep the traceback of an error that nobody foresaw in a file, and say so in one line."""
+    where = "nowhere: no temporary folder can be written"
+    with (
+        contextlib.suppress(OSError),
+        tempfile.NamedTemporaryFile("w", prefix="flbench-", suffix=".txt", delete=False, encoding="utf-8") as file,
+    ):
+        traceback.print_exception(error, file=file)
+        where = file.name
+    return FlbenchError(f"unexpected {type(error).__name__}: {error}", hint=f"a bug; please report it with {where}")
+
+
+_job_options: list[Callable[[Command], Command]] = [
+    click.option(
+        "--method", "-m", "methods", multiple=True, required=True, metavar="NAME[:VARIANT]", help="Method; repeatable."
+    ),
+    click.option(
+        "--protocol",
+        "-p",
+        "protocols",
+        multiple=True,
+        required=True,
+        metavar="NAME|FILE.toml",
+        help="Protocol; repeatable.",
+    ),
+    shared.data,
+    shared.profile,
+    shared.study,
+    click.option("--seed", "seeds", multiple=True, default=("0",), show_default=True, help="Seeds of the fits: 0,1,2."),
+    click.option("--set", "given", multiple=True, metavar="OPTION=VALUE", help="Option of the methods; repeatable."),
+    click.option(
+        "--map",
+        "mapping",
+        multiple=True,
+        metavar="OLD=NEW",
+        help="Use another generator (stgan=stargan) or category (stgan/smile=stargan/age); recorded.",
+    ),
+    click.option("--allow-missing", is_flag=True, help="Run the test slices the data set has, and mark the record."),
+    click.option(
+        "--region",
+        type=click.Choice(["parsing", "difference"]),
+        default="parsing",
+        show_default=True,
+        help="Where regions come from; 'difference' (pixels above 0.1, dilated) needs no parsing maps; recorded.",
+    ),
+    click.option("--max-steps", type=click.IntRange(min=1), help="Stop fits after so many steps: for a quick trial."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
+    click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: every core."),
+    click.option("--wait", is_flag=True, help="Wait for another command that works on the same fit or cell."),
+    shared.as_json,
+]
+
+
+def _job(command: Command) -> Command:
+    """Give a command the options that describe a job."""
+    for option in reversed(_job_options):
+        command = option(command)
+    return command
+
+
+def _plan(options: Mapping[str, Any], *, references: bool) -> Any:
+    """Return protocols, plan, study and machine of a job."""
+    from flbench import jobs
+    from flbench.engine.plan import Request
+    from flbench.registry import choose_method, find_protocol, methods, protocols
+
+    names = shared.split(options["methods"])
+    if "all" in names:
+        names = [entry.name for entry in methods().values() if not entry.reference and not entry.broken]
+    asked = list(protocols()) if "all" in shared.split(options["protocols"]) else shared.split(options["protocols"])
+    given = {key: shared.value_of(value) for key, value in shared.pairs_of(options["given"], "--set").items()}
+    chosen = [choose_method(name, given) for name in names]
+    found = [find_protocol(name) for name in asked]
+    request = Request(
+        mapping=shared.pairs_of(options["mapping"], "--map"),
+        allow_missing=options["allow_missing"],
+        region=options["region"],
+        cap=options["max_steps"],
+    )
+    with console.progress() as progress:
+        dataset = jobs.open_dataset(options["data"], options["profile"], progress=progress)
+    plan = jobs.plan_run(dataset, found, chosen, shared.seeds_of(options["seeds"]), request, references=references)
+    machine = jobs.Machine(device=options["device"], threads=options["threads"], wait=options["wait"])
+    return found, plan, machine
+
+
+@click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="flbench", prog_name="flbench")
+def main() -> None:
+    """Benchmark methods that say, pixel by pixel, where a GAN manipulated a face image.
+
+    \b
+    flbench run --method fakelocator --protocol cross_attribute
+    flbench run --method fakelocator,attention_map --protocol in_gan --seed 0,1,2
+    flbench list
+    flbench publish
+
+    Exit codes: 0 ok, 1 run-time failure, 2 usage or plan, 3 bad method, checkpoint or data, 4 finished but partial,
+    130 interrupted.
+    """  # noqa: D301 - \b keeps click from joining the lines
+
+
+@main.command()
+@_job
+def run(study: Path, as_json: bool, **options: Any) -> None:
+    """Fit what must be fitted, test it, and show the table.
+
+    What is done is never done again: stop at any time, run the same command again, and it goes on. Reference rows
+    (zeros, ones, the mean map, the oracle) stand in every table. The data set is made on first use.
+    """
+    from flbench import jobs
+    from flbench.study import Study
+
+    protocols, plan, machine = _plan(options, references=True)
+    store = Study(study)
+    with console.watch(plan, store) as watch:
+        outcome = jobs.carry_out(plan, store, machine, watch)
+    if as_json:
+        console.json_out([json.loads(record.to_json()) for record in outcome.records])
+    else:
+        for protocol in protocols:
+            mine = [r for r in outcome.records if r.protocol.fingerprint == protocol.fingerprint]
+            console.results(mine, protocol)
+        console.files("panel", outcome.panels.values())
+    console.judge(outcome.records, outcome.missing)
+    unfinished = [record for record in outcome.records if record.status not in ("ok", "skipped")]
+    if unfinished or outcome.missing:
+        raise PartialError(f"{len(unfinished) + len(outcome.missing)} of {len(plan.cells)} cells are not ok")
+
+
+@main.command()
+@_job
+def fit(study: Path, as_json: bool, **options: Any) -> None:
+    """Fit methods on the training slices of protocols, and test nothing."""
+    from dataclasses import replace
+
+    from flbench import jobs
+    from flbench.study import Study
+
+    _, plan, machine = _plan(options, references=False)
+    plan = replace(plan, units=tuple(replace(unit, cells=()) for unit in plan.units))
+    store = Study(study)
+    with console.watch(plan, store) as watch:
+        jobs.carry_out(plan, store, machine, watch)
+    fits = [document for fit in plan.fits if (document := store.fit(fit.id)) is not None]
+    if as_json:
+        console.json_out(fits)
+    else:
+        console.fits(fits, store)
+
+
+@main.command("list")
+@click.argument("what", type=click.Choice(["all", "methods", "protocols", "data"]), default="all")
+@shared.as_json
+def list_(what: str, as_json: bool) -> None:
+    """List methods, protocols and data sets; imports none of them."""
+    from flbench.registry import dataset_makers, find_protocol, methods, protocols
+
+    document: dict[str, Any] = {}
+    if what in ("all", "methods"):
+        document["methods"] = list(methods().values())
+    if what in ("all", "protocols"):
+        document["protocols"] = [find_protocol(name) for name in protocols()]
+    if what in ("all", "data"):
+        document["data"] = list(dataset_makers())
+    if as_json:
+        console.json_out(console.plain_listing(document))
+    else:
+        console.listing(document)
+
+
+@main.command()
+@click.argument("name")
+@shared.study
+@shared.as_json
+def show(name: str, study: Path, as_json: bool) -> None:
+    """Show one method, protocol, or cell of a study in full."""
+    from flbench.registry import find_protocol, methods, protocols
+    from flbench.study import Study
+
+    base = name.partition(":")[0]
+    if base in methods():
+        entry = methods()[base]
+        console.json_out(console.plain_listing({"methods": [entry]})["methods"][0]) if as_json else console.method_card(
+            entry
+        )
+        return
+    if name in protocols() or name.endswith(".toml"):
+        protocol = find_protocol(name)
+        console.json_out(protocol.model_dump(mode="json")) if as_json else console.protocol_card(protocol)
+        return
+    record = Study(study).record(name)
+    if record is None:
+        known = [*methods(), *protocols(), *(r.cell for r in Study(study).records())]
+        raise UsageError(f"nothing is called {name!r}", hint=suggest(name, known))
+    click.echo(record.to_json(), nl=False) if as_json else console.record_card(record)
+
+
+@main.command()
+@shared.study
+@click.option(
+    "--into",
+    default="leaderboards",
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the boards.",
+)
+@click.option("--check", is_flag=True, help="Write nothing; fail if the boards are not what the records give.")
+@shared.as_json
+def publish(study: Path, into: Path, check: bool, as_json: bool) -> None:
+    """Copy the records of a study beside the boards, and render the boards from all records there."""
+    from flbench import jobs
+
+    changed = jobs.publish_boards(study, into, check=check)
+    if as_json:
+        console.json_out([str(path) for path in changed])
+    else:
+        console.files("differs" if check else "written", changed)
+    if check and changed:
+        raise FlbenchError(f"{len(changed)} boards differ from what the records give", hint="run: flbench publish")
+
+
+main.add_command(data)
+
+if __name__ == "__main__":
+    main()

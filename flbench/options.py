@@ -1,0 +1,75 @@
+"""Options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flbench.errors import UsageError
+
+
+def split(texts: Iterable[str]) -> list[str]:
+    """Return the items of repeated and comma-separated options."""
+    return [item.strip() for text in texts for item in text.split(",") if item.strip()]
+
+
+def pairs_of(texts: Iterable[str], option: str) -> dict[str, str]:
+    """Read repeated KEY=VALUE options.
+
+    Raises:
+        UsageError: One has no `=`.
+    """
+    pairs = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise UsageError(f"{option} {text!r} is not KEY=VALUE")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def value_of(text: str) -> Any:
+    """Read an option's value: JSON where it is JSON, text otherwise; `none`, `true` and `false` in any case."""
+    words = {"none": None, "true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def seeds_of(texts: Iterable[str]) -> list[int]:
+    """Read repeated and comma-separated seeds.
+
+    Raises:
+        UsageError: One is not a whole number.
+    """
+    try:
+        return sorted({int(text) for text in split(texts)}) or [0]
+    except ValueError:
+        raise UsageError("--seed takes whole numbers, such as --seed 0,1,2") from None
+
+
+data = click.option(
+    "--data",
+    default="synthfaces",
+    show_default=True,
+    metavar="NAME|FOLDER",
+    help="Data set: a folder, or one made by code.",
+)
+profile = click.option(
+    "--profile", default="mini", show_default=True, help="Profile of a data set that is made by code."
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+study = click.option(
+    "--study",
+    default="study",
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of fits, cells and records.",
+)

@@ -1,0 +1,81 @@
+"""The documentation says what the code does."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from flbench.cli import main
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+
+import render  # noqa: E402
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [path for path, _ in render._walk(("flbench",), main)]
+
+
+@pytest.mark.parametrize("name", sorted(render.PAGES))
+def test_a_rendered_page_is_what_the_code_gives(name: str) -> None:
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == render.PAGES[name](), "run: make docs"
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_has_help_for_itself_and_every_option(path: tuple[str, ...]) -> None:
+    command: click.Command = main
+    for name in path[1:]:
+        assert isinstance(command, click.Group)
+        command = command.commands[name]
+    assert command.help
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help, option.name
+
+
+def shown() -> list[str]:
+    """Return every flbench command line of the README's blocks, continued lines joined."""
+    blocks = re.findall(r"```\n(.*?)```", README, re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if line.startswith("flbench ")]
+
+
+def test_the_readme_shows_commands() -> None:
+    assert len(shown()) >= 8
+
+
+@pytest.mark.parametrize("line", shown())
+def test_every_command_of_the_readme_parses(line: str) -> None:
+    words = shlex.split(line)[1:]
+    command: click.Command = main
+    while isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    command.make_context(line, words)
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_method_of_the_readme_keeps_the_contract() -> None:
+    import torch
+
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    room: dict[str, object] = {"__name__": "readme"}
+    exec(compile(block, "README.md", "exec"), room)
+    fakeness, score = room["Bright"](power=2.0).predict(torch.rand(2, 3, 5, 7))  # type: ignore[operator]
+    assert fakeness.shape == (2, 5, 7)
+    assert 0 <= fakeness.min() <= fakeness.max() <= 1
+    assert score is None
+
+
+@pytest.mark.parametrize("words", [["list"], ["show", "fakelocator"], ["show", "in_gan"], ["--version"]])
+def test_commands_that_need_no_data_run(words: list[str]) -> None:
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    assert done.output
