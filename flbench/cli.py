@@ -112,6 +112,7 @@ def _plan(options: Mapping[str, Any], *, references: bool) -> Any:
     from flbench.engine.plan import Request
     from flbench.registry import choose_method, find_protocol, methods, protocols
 
+    seeds = shared.seeds_of(options["seeds"])
     names = shared.split(options["methods"])
     if "all" in names:
         names = [entry.name for entry in methods().values() if not entry.reference and not entry.broken]
@@ -127,7 +128,7 @@ def _plan(options: Mapping[str, Any], *, references: bool) -> Any:
     )
     with console.progress() as progress:
         dataset = jobs.open_dataset(options["data"], options["profile"], progress=progress)
-    plan = jobs.plan_run(dataset, found, chosen, shared.seeds_of(options["seeds"]), request, references=references)
+    plan = jobs.plan_run(dataset, found, chosen, seeds, request, references=references)
     machine = jobs.Machine(device=options["device"], threads=options["threads"], wait=options["wait"])
     return found, plan, machine
 
@@ -168,7 +169,7 @@ def run(study: Path, as_json: bool, **options: Any) -> None:
     else:
         for protocol in protocols:
             mine = [r for r in outcome.records if r.protocol.fingerprint == protocol.fingerprint]
-            console.results(mine, protocol)
+            console.results(mine, protocol, store)
         console.files("panel", outcome.panels.values())
     console.judge(outcome.records, outcome.missing)
     unfinished = [record for record in outcome.records if record.status not in ("ok", "skipped")]

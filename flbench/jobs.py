@@ -49,7 +49,7 @@ def cached_dataset(name: str, profile: str) -> Path:
 
 
 def open_dataset(text: str, profile: str, *, progress: Progress | None = None) -> Dataset:
-    """Return a data set by the name of its maker, or by its folder.
+    """Return a data set by the name of its maker, by maker and profile in one word, or by its folder.
 
     Raises:
         UsageError: Neither a known name nor a folder with a `dataset.toml`.
@@ -57,6 +57,9 @@ def open_dataset(text: str, profile: str, *, progress: Progress | None = None) -
     """
     if text in dataset_makers():
         return make_dataset(text, profile, progress=progress)
+    name, _, named = text.partition("-")
+    if name in dataset_makers() and not Path(text).exists():
+        return make_dataset(name, named, progress=progress)
     folder = Path(text)
     if not folder.is_dir():
         raise UsageError(f"no data set {text!r}", hint=f"a folder, or one of: {', '.join(dataset_makers())}")

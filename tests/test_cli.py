@@ -101,7 +101,7 @@ def test_data_show_and_check(boxes: Dataset, tmp_path: Path) -> None:
 def test_import_check_and_run_from_folders(boxes: Dataset, tmp_path: Path) -> None:
     for kind, folder in (("real", tmp_path / "real"), ("fake", tmp_path / "fake")):
         folder.mkdir()
-        rows = boxes.manifest.query("label == @kind and attribute in ('', 'blond_hair')")
+        rows = boxes.manifest[(boxes.manifest["label"] == kind) & boxes.manifest["attribute"].isin(["", "blond_hair"])]
         for row in rows.itertuples():
             (folder / f"{row.identity}.png").write_bytes((boxes.folder / row.image).read_bytes())
     into = tmp_path / "mine"

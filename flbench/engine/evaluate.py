@@ -315,7 +315,8 @@ def draft(
     fits = fits or {}
     scoring = cell.protocol.scoring
     digests = {name: fit["weights"] for name, fit in fits.items() if fit["weights"]}
-    flags = [f"collapsed on {name}: {fit['collapsed']}" for name, fit in fits.items() if fit["collapsed"]]
+    flags = [f"trial: at most {fit['cap']} steps on {name}" for name, fit in fits.items() if fit["cap"]]
+    flags += [f"collapsed on {name}: {fit['collapsed']}" for name, fit in fits.items() if fit["collapsed"]]
     return Record(
         cell=cell.id,
         status=status,

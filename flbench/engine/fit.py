@@ -276,6 +276,7 @@ def make_fit(fit: Fit, frames: Frames, study: Study, runtime: Runtime, events: E
         "steps": history.step,
         "best_step": history.best_step,
         "stopped_early": history.stopped,
+        "cap": fit.cap,
         "losses": history.losses,
         "collapsed": None if fit.method.entry.reference else collapsed(locator, frames, training.valid, training.slice),
         "weights": weights_digest(folder),

@@ -1,0 +1,374 @@
+"""What a terminal shows: tables, progress, status words, errors. Data go to stdout, everything else to stderr.
+
+Text of users is never markup, carries no control characters, and is written in signs that the stream can encode. Where
+the stream is no terminal there are no colours, lines or bars, but plain text.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, Self, cast
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table as Grid
+from rich.text import Text
+
+from flbench.errors import DataError, FlbenchError
+from flbench.protocol import Protocol
+from flbench.record import Record
+from flbench.reporting import cards
+from flbench.reporting.tables import Cell, Table
+from flbench.reporting.words import clean, seconds
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from flbench.data.dataset import Dataset
+    from flbench.data.importers import Report
+    from flbench.data.inspection import Finding
+    from flbench.engine.plan import Plan
+    from flbench.registry import MethodEntry
+    from flbench.study import Study
+
+PIPE_WIDTH = 100
+"""Columns of a table where nothing tells the width."""
+
+_COLOURS = {"ok": "green", "partial": "yellow", "failed": "red", "skipped": "cyan", "broken": "red", "missing": "red"}
+_ASCII = {"–": "-", "—": "-", "‑": "-", "×": "x", "·": "|", "…": ".", "↑": "^", "↓": "v", "±": "~", "γ": "g"}
+_ASCII |= {"“": '"', "”": '"', "’": "'", "‘": "'", "\N{NO-BREAK SPACE}": " "}
+
+
+def printable(text: object, stream: IO[str] | None = None) -> str:
+    """Return text on one line, in signs that a stream can encode, one sign for one sign.
+
+    Args:
+        text: Anything.
+        stream: Where it goes; None for stdout.
+    """
+    return _encodable(clean(text), stream or sys.stdout)
+
+
+def _encodable(text: str, stream: IO[str]) -> str:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return "".join(sign if _fits(sign, encoding) else _ASCII.get(sign, "?") for sign in text)
+    return text
+
+
+def _fits(sign: str, encoding: str) -> bool:
+    try:
+        sign.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Stream:
+    """A text stream that replaces what it cannot encode, instead of failing half-way through a table."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(_encodable(text, self._stream))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Let the command end quietly, instead of with rich's exit code."""
+        raise BrokenPipeError
+
+
+def _on(stream: IO[str]) -> Console:
+    made = _Console(file=cast(IO[str], _Stream(stream)), markup=False, highlight=False, emoji=False)
+    if not made.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
+        made.width = PIPE_WIDTH
+    return made
+
+
+def out() -> Console:
+    """Return the console of stdout as it is now."""
+    return _on(sys.stdout)
+
+
+def err() -> Console:
+    """Return the console of stderr as it is now."""
+    return _on(sys.stderr)
+
+
+def status(word: str) -> Text:
+    """Return a status word in its colour."""
+    return Text(printable(word), _COLOURS.get(word, ""))
+
+
+def error(problem: FlbenchError) -> None:
+    """Print an error on one line of stderr: what, where, what next."""
+    line = Text("error: ", "bold red")
+    line.append(printable(problem.message, sys.stderr), "default not bold")
+    if problem.hint:
+        line.append(" " + printable(f"({problem.hint})", sys.stderr), "dim")
+    err().print(line, soft_wrap=True)
+
+
+def say(text: str, style: str = "") -> None:
+    """Print a line on stderr."""
+    err().print(Text(printable(text, sys.stderr), style), soft_wrap=True)
+
+
+class Progress:
+    """How far stages have come: bars on a terminal, else a line at each quarter or every 10 seconds, on stderr.
+
+    Args:
+        clock: Returns seconds, for tests.
+    """
+
+    EVERY = 10.0
+    SOON = 2.0  # a short stage tells its end only
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = err()
+        self._clock = clock
+        self._started: dict[str, tuple[float, int]] = {}
+        self._told: dict[str, tuple[float, int]] = {}
+        self._ids: dict[str, TaskID] = {}
+        self._bars: Bars | None = None
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
+            text = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()]
+            more = [TextColumn("{task.fields[note]}", markup=False, style="dim"), TimeRemainingColumn(compact=True)]
+            self._bars = Bars(*text, *more, console=self._console, transient=True)
+
+    def __enter__(self) -> Self:
+        if self._bars is not None:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """Tell that `done` of `total` items of a stage are done."""
+        stage, note = printable(stage, sys.stderr), printable(note, sys.stderr)
+        now = self._clock()
+        if stage not in self._started or done < self._told[stage][1]:
+            self._started[stage] = now, done
+            self._told[stage] = now, done
+        begun, first = self._started[stage]
+        rate = (done - first) / (now - begun) if now > begun and done > first else 0.0
+        said = ", ".join(word for word in (f"{seconds(rate)}/s" if rate else "", note) if word)
+        if self._bars is not None:
+            self._told[stage] = now, done
+            self._draw(self._bars, stage, done, total, said)
+        elif self._due(stage, done, total, now):
+            self._told[stage] = now, done
+            left = f", {seconds((total - done) / rate)} s left" if rate and done < total else ""
+            share = f" ({100 * done // total} %)" if total else ""
+            self.say(f"{stage}: {done}/{total}{share}{left}{', ' if said else ''}{said}")
+        if done >= total:
+            self._started.pop(stage, None)
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print a line, above the bars if there are any."""
+        self._console.print(Text(printable(text, sys.stderr), style), soft_wrap=True)
+
+    def _draw(self, bars: Bars, stage: str, done: int, total: int, note: str) -> None:
+        if stage not in self._ids:
+            self._ids[stage] = bars.add_task(stage, total=total, completed=done, note=note)
+        bars.update(self._ids[stage], completed=done, total=total, note=note)
+        if done >= total:
+            bars.remove_task(self._ids.pop(stage))
+
+    def _due(self, stage: str, done: int, total: int, now: float) -> bool:
+        then, before = self._told[stage]
+        if done >= total or now - then >= self.EVERY:
+            return True
+        return 4 * done // total > 4 * before // total and now - self._started[stage][0] >= self.SOON
+
+
+def progress() -> Progress:
+    """Return a progress display, to be used in a `with` statement and called with stage, done and total."""
+    return Progress()
+
+
+@contextmanager
+def watch(plan: Plan, study: Study) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Show the events of a plan's work units."""
+    cells = len(plan.cells)
+    done = cells - sum(len(unit.cells) for unit in plan.open(study))
+    with Progress() as shown:
+        if done:
+            shown.say(f"{done} of {cells} cells are done already", "dim")
+
+        def handle(event: Mapping[str, Any]) -> None:
+            nonlocal done
+            kind = event["event"]
+            if kind == "progress":
+                stage = f"{event['what']} {event['stage']}".strip()
+                shown(stage, event["done"], event["total"], event.get("note", ""))
+            elif kind == "warning":
+                shown.say(f"warning: {event['text']}", "yellow")
+            elif kind == "cell":
+                done += 1
+                reason = f": {event['reason']}" if event["reason"] else ""
+                shown.say(
+                    f"[{done}/{cells}] {event['status']} {event['cell']}{reason}", _COLOURS.get(event["status"], "")
+                )
+
+        yield handle
+
+
+def draw(table: Table) -> Grid:
+    """Return a table as rich draws it: groups after the first are dim, strong cells bold, status words coloured."""
+    lines = box.SIMPLE_HEAD if out().is_terminal and any(column.title for column in table.columns) else None
+    grid = Grid(box=lines, show_header=any(column.title for column in table.columns))
+    grid.pad_edge = grid.show_edge = False
+    grid.collapse_padding = lines is not None  # two columns between cells either way
+    for column in table.columns:
+        side: Literal["left", "right"] = "right" if column.right else "left"
+        grid.add_column(Text(printable(column.title)), justify=side, no_wrap=column.right, overflow="fold", min_width=4)
+    for place, group in enumerate(table.groups):
+        for row in group.rows:
+            grid.add_row(*map(_cell, row), style="dim" if place else "")
+    return grid
+
+
+def _cell(cell: Cell) -> Text:
+    return Text(printable(cell.text), "bold" if cell.strong else _COLOURS.get(cell.text, ""))
+
+
+def show(tables: Iterable[Table]) -> None:
+    """Print tables on stdout."""
+    console = out()
+    for place, table in enumerate(tables):
+        if place:
+            console.print()
+        if table.title:
+            console.print(Text(printable(table.title), "bold"), soft_wrap=True)
+        console.print(draw(table))
+
+
+def results(records: Sequence[Record], protocol: Protocol, study: Study | None = None) -> None:
+    """Print the tables of a run, and why a row is not among them.
+
+    Args:
+        records: Records of one protocol.
+        protocol: The protocol as written.
+        study: Where the per-image scores are; without them there are no ranks and no interval of a mean over slices.
+    """
+    from flbench.reporting.board import boards
+    from flbench.reporting.model import Entry
+
+    entries = [Entry(record=record, scores=_scores(record, study)) for record in records]
+    for board in boards(entries, {protocol.name: protocol}, rank=study is not None):
+        show(cards.run_tables(board, wide=out().width >= PIPE_WIDTH))
+        for row in board.placed("unranked"):
+            _worded(row.record.status, f"{row.method}: {row.reason}")
+
+
+def _scores(record: Record, study: Study | None) -> pd.DataFrame | None:
+    if study is None or not record.results:
+        return None
+    try:
+        return study.scores(record.cell)
+    except DataError:
+        return None
+
+
+def _worded(word: str, text: str) -> None:
+    """Print a line on stdout that starts with a status word."""
+    out().print(Text.assemble(status(word), " ", printable(text)), soft_wrap=True)
+
+
+def judge(records: Sequence[Record], missing: Sequence[str] = ()) -> None:
+    """Print on stderr what a reader must not overlook: flags, and cells that are not ok."""
+    for record in records:
+        for flag in record.flags:
+            say(f"warning: {record.method.name}, seed {record.seed}: {flag}", "yellow")
+        if record.status != "ok":
+            say(f"{record.status}: {record.cell}: {record.reason}", _COLOURS[record.status])
+    for cell in missing:
+        say(f"missing: {cell}: no record was written", _COLOURS["missing"])
+
+
+def json_out(document: Any) -> None:
+    """Print a JSON document on stdout, keys sorted, numbers as numbers."""
+    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False, default=str)
+    _Stream(sys.stdout).write(text + "\n")
+
+
+def files(word: str, paths: Iterable[Path]) -> None:
+    """Print one line per file, after a word such as "written"."""
+    for path in paths:
+        out().print(Text(printable(f"{word} {path}")), soft_wrap=True)
+
+
+def fits(documents: Sequence[Mapping[str, Any]], study: Study) -> None:
+    """Print a table of fits."""
+    show([cards.fit_table(documents, study.folder)])
+
+
+def plain_listing(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a listing as values that JSON knows."""
+
+    def known(item: Any) -> Any:
+        if isinstance(item, Protocol):
+            return item.model_dump(mode="json") | {"fingerprint": item.fingerprint}
+        return asdict(item) if is_dataclass(item) and not isinstance(item, type) else item
+
+    return {name: [known(item) for item in items] for name, items in document.items()}
+
+
+def listing(document: Mapping[str, Any]) -> None:
+    """Print the methods, protocols and data sets of a listing."""
+    show(cards.listing_tables(document))
+
+
+def method_card(entry: MethodEntry) -> None:
+    """Print all that is known of a method without importing it."""
+    show(cards.method_tables(entry))
+
+
+def protocol_card(protocol: Protocol) -> None:
+    """Print a protocol in words."""
+    show(cards.protocol_tables(protocol))
+
+
+def record_card(record: Record) -> None:
+    """Print a record."""
+    show(cards.record_tables(record))
+
+
+def dataset_card(dataset: Dataset) -> None:
+    """Print a data set: what it says about itself, and images per category and split."""
+    show(cards.dataset_tables(dataset))
+
+
+def import_report(report: Report) -> None:
+    """Print what an import did; what it left out goes to stderr."""
+    out().print(Text(f"{report.added_real} photos and {report.added_fake} fakes added"))
+    for word, lines in (("skipped", report.skipped), ("warning", report.warnings)):
+        for name, reason in lines:
+            say(f"{word}: {name}: {reason}", "yellow")
+
+
+def findings(found: Sequence[Finding], dataset: Dataset) -> None:
+    """Print a table of what is wrong with a data set."""
+    if found:
+        show([cards.finding_table(found, dataset.label)])
+    else:
+        _worded("ok", f"{dataset.label}: nothing is wrong")

@@ -1,0 +1,258 @@
+"""Publish: copy records and per-image scores into a folder for the repository, and render its boards.
+
+    <into>/README.md                                        the index
+    <into>/<data set>/<protocol>.md                         the newest versions' board; older ones carry theirs
+    <into>/<data set>/<protocol>-v<version>/protocol.json   the protocol as it was when the records were made
+    <into>/<data set>/<protocol>-v<version>/<cell>/         run.json, images.parquet, panel.png
+
+Boards are rendered from what lies in this folder alone, so a clone without a study renders them again to the byte.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from flbench.errors import DataError
+from flbench.files import atomic_write, write_text
+from flbench.protocol import Protocol, fingerprint
+from flbench.record import Record, read_record
+from flbench.reporting.board import age, boards
+from flbench.reporting.model import Board, Entry, Key
+from flbench.reporting.render import MARK, Listed, index, markdown
+from flbench.study import PANEL, RECORD, SCORES
+
+INDEX = "README.md"
+PROTOCOL = "protocol.json"
+_UNSAFE = re.compile(r"[^A-Za-z0-9._=+-]+")
+
+
+def publish(study_records: Iterable[tuple[Record, Path]], protocols: Mapping[str, Protocol], into: Path) -> list[Path]:
+    """Copy cells of a study into a folder of leaderboards and render every board in it.
+
+    A newer record of the same cell replaces the older one. A panel is copied only if the data set's images may be
+    shown; one published before is taken away when they may not.
+
+    Args:
+        study_records: Records, each with the folder that holds its files.
+        protocols: Protocols by name, as written.
+        into: Folder of the leaderboards.
+
+    Returns:
+        Every file that is new or has changed, sorted.
+
+    Raises:
+        DataError: A file of a cell is missing or damaged, or a cell's name cannot be a folder's.
+        RunError: A file cannot be written.
+    """
+    newest: dict[str, tuple[Record, Path]] = {}
+    for record, folder in sorted(study_records, key=lambda pair: age(pair[0])):
+        newest[record.cell] = record, folder
+    written: list[Path] = []
+    for _, (record, folder) in sorted(newest.items()):
+        target = into / _home(record)
+        if _is_newer(record, target):
+            written += _copy(record, folder, target)
+        protocol = protocols.get(record.protocol.name)
+        if protocol is not None and protocol.fingerprint == record.protocol.fingerprint:
+            text = json.dumps(protocol.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+            written += _changed(target.parent / PROTOCOL, text)
+    texts = render(into, protocols)
+    for path, text in texts.items():
+        written += _changed(into / path, text)
+    for old in _left_over(into, texts):
+        old.unlink()
+    return sorted(set(written))
+
+
+def stale(into: Path, protocols: Mapping[str, Protocol]) -> list[Path]:
+    """Return the boards that are not what the records beside them give: missing, changed, or left over.
+
+    Raises:
+        DataError: As `render`.
+    """
+    texts = render(into, protocols)
+    wrong = [into / path for path, text in texts.items() if not _says(into / path, text)]
+    return sorted([*wrong, *_left_over(into, texts)])
+
+
+def render(into: Path, protocols: Mapping[str, Protocol]) -> dict[str, str]:
+    """Return what every board and the index must say, from the records in a folder of leaderboards.
+
+    Args:
+        into: Folder of the leaderboards.
+        protocols: Protocols by name; the content stored beside the records is used where these have moved on.
+
+    Returns:
+        POSIX path relative to `into`, to text.
+
+    Raises:
+        DataError: A record or its scores are damaged.
+    """
+    folders: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(into.glob(f"*/*/*/{RECORD}")):
+        folders[path.relative_to(into).parts[0]].append(path.parent)
+    texts: dict[str, str] = {}
+    listed: list[Listed] = []
+    for home, cells in sorted(folders.items()):
+        made = _boards(into / home, cells, protocols)
+        for name, board in zip(_names([board.key for board in made]), made, strict=True):
+            texts[f"{home}/{name}"] = markdown(board)
+            listed.append(Listed(board, f"{home}/{name}"))
+    texts[INDEX] = index(listed)
+    return dict(sorted(texts.items()))
+
+
+def _boards(home: Path, cells: Iterable[Path], protocols: Mapping[str, Protocol]) -> list[Board]:
+    """Return the boards of one data set's folder, each with the protocol whose fingerprint its records carry."""
+    parts: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    at_hand: dict[tuple[str, str], Protocol] = {}
+    for folder in cells:
+        entry = _entry(folder, home)
+        asked = entry.record.protocol
+        which = asked.name, asked.fingerprint
+        parts[which].append(entry)
+        for protocol in (protocols.get(asked.name), _stored(folder.parent / PROTOCOL)):
+            if protocol is not None and protocol.fingerprint == asked.fingerprint:
+                at_hand.setdefault(which, protocol)
+    made = []
+    for (name, mark), entries in sorted(parts.items()):
+        known = at_hand.get((name, mark))
+        made += boards(entries, {name: known} if known is not None else {})
+    return made
+
+
+def _entry(folder: Path, home: Path) -> Entry:
+    """Read one published cell.
+
+    Raises:
+        DataError: Its record or scores are damaged.
+    """
+    import pandas as pd
+
+    record = read_record(folder / RECORD)
+    path = folder / SCORES
+    scores = None
+    if path.exists():
+        try:
+            scores = pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise DataError(f"scores {path} cannot be read: {error}", hint="publish the cell again") from error
+    panel = record.dataset.publishable and (folder / PANEL).exists()
+    return Entry(record=record, scores=scores, folder=folder.relative_to(home).as_posix(), panel=panel)
+
+
+def _stored(path: Path) -> Protocol | None:
+    """Return the protocol stored beside records, or None."""
+    try:
+        return Protocol.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, ValidationError) as error:
+        raise DataError(f"protocol {path} is damaged: {error}", hint="delete it and publish again") from error
+
+
+def _names(keys: list[Key]) -> list[str]:
+    """Return a file name per board: the newest versions have the plain name, and no two names are equal."""
+    data = max((_natural(key.dataset_version) for key in keys), default=[])
+    newest: dict[str, int] = {}
+    for key in keys:
+        newest[key.protocol] = max(newest.get(key.protocol, 0), key.version)
+    names = []
+    for key in keys:
+        words = [_safe(key.protocol)] + ([f"v{key.version}"] if key.version < newest[key.protocol] else [])
+        words += [_safe(f"data-v{key.dataset_version}")] if _natural(key.dataset_version) < data else []
+        words += [_safe(f"{old}={new}".replace("/", ".")) for old, new in key.mapping]
+        words += [_safe(key.region)] if key.region not in ("", "parsing") else []
+        words += ["without-" + "-".join(map(_safe, key.missing))] if key.missing else []
+        names.append("-".join(words)[:120])
+    folded = Counter(name.casefold() for name in names)
+    return [
+        f"{name}.md" if folded[name.casefold()] == 1 else f"{name}-{fingerprint(list(key))[:8]}.md"
+        for name, key in zip(names, keys, strict=True)
+    ]
+
+
+def _natural(version: str) -> list[tuple[int, str]]:
+    """Return a key that puts version 10 after version 9."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", version)]
+
+
+def _safe(text: str) -> str:
+    """Return text as it may stand in a file name; what had to change is told apart by a piece of its fingerprint."""
+    kept = _UNSAFE.sub("-", text).strip(".-")[:80]
+    return kept if kept == text else f"{kept or 'x'}-{fingerprint(text)[:8]}"
+
+
+def _home(record: Record) -> Path:
+    """Return the folder of a cell, relative to the leaderboards.
+
+    Raises:
+        DataError: The cell's name is not that of a plain folder.
+    """
+    data, asked = record.dataset, record.protocol
+    cell = record.cell
+    if not cell or cell.startswith(".") or not all(sign.isalnum() or sign in "._=+-" for sign in cell):
+        raise DataError(f"a record is of cell {cell!r}, which cannot be the name of a folder")
+    return Path(_safe(data.name), _safe(f"{asked.name}-v{asked.version}"), cell)
+
+
+def _is_newer(record: Record, target: Path) -> bool:
+    """Return whether a record should replace what is published under its cell."""
+    if not (target / RECORD).exists():
+        return True
+    published = read_record(target / RECORD)
+    return age(record) > age(published) or (age(record) == age(published) and record != published)
+
+
+def _copy(record: Record, folder: Path, target: Path) -> list[Path]:
+    """Copy the files of a cell, `run.json` last."""
+    written = []
+    scores = folder / SCORES
+    if scores.exists():
+        written += _changed(target / SCORES, scores)
+    elif record.results:
+        raise DataError(f"cell {record.cell} has results but no {SCORES}", hint="run the cell again")
+    else:
+        (target / SCORES).unlink(missing_ok=True)
+    panel = folder / PANEL
+    if record.dataset.publishable and panel.exists():
+        written += _changed(target / PANEL, panel)
+    else:
+        (target / PANEL).unlink(missing_ok=True)
+    return written + _changed(target / RECORD, record.to_json())
+
+
+def _left_over(into: Path, texts: Mapping[str, str]) -> list[Path]:
+    """Return rendered boards that no record asks for any more; files that someone wrote are not among them."""
+    return [
+        path for path in sorted(into.glob("*/*.md")) if path.relative_to(into).as_posix() not in texts and _ours(path)
+    ]
+
+
+def _ours(path: Path) -> bool:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.readline().rstrip("\n") == MARK
+
+
+def _says(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode()
+
+
+def _changed(path: Path, source: Path | str) -> list[Path]:
+    """Write a file unless it says the same already; return it if it was written."""
+    if isinstance(source, str):
+        if _says(path, source):
+            return []
+        write_text(path, source)
+    else:
+        if path.is_file() and path.read_bytes() == source.read_bytes():
+            return []
+        atomic_write(path, lambda temporary: shutil.copyfile(source, temporary))
+    return [path]
