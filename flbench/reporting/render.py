@@ -58,7 +58,6 @@ def markdown(board: Board) -> str:
     """Return a board as GitHub-flavoured markdown."""
     lines = [MARK, f"# {escape(title(board))}", ""]
     lines += [f"- **{escape(label)}**: {escape(sentence)}" for label, sentence in head(board)]
-    lines += [f"- **{escape(name)}**: {escape(meaning)}" for name, meaning in metric_words(board)]
     notes = footnotes(board)
     for table in [slices(board), *tables(board)]:
         if table.title:
@@ -68,6 +67,8 @@ def markdown(board: Board) -> str:
         lines += ["", *grid(table)]
         if table.title == "Ranking" and notes:
             lines += ["", *(f"{number}. {escape(note)}" for number, note in enumerate(notes, 1))]
+    lines += ["", "## Metrics", ""]
+    lines += [f"- **{escape(name)}**: {escape(meaning)}" for name, meaning in metric_words(board)]
     lines += _reproduce(board) + _panels(board)
     return "\n".join(lines) + "\n"
 

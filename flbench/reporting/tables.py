@@ -118,7 +118,8 @@ def head(board: Board) -> list[tuple[str, str]]:
         ),
         (
             "Intervals",
-            "[95 % percentile bootstrap over people, 2,000 resamples]; over several seeds ± is the standard deviation",
+            "in brackets, 95 % percentile bootstrap over people, 2,000 resamples; over several seeds ± is the "
+            "standard deviation",
         ),
     ]
     if board.shadowed:

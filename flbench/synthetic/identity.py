@@ -1,0 +1,284 @@
+"""Identities and attributes of the synthetic people: what a seed stands for, and what an edit changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+ATTRIBUTES: tuple[str, ...] = (
+    "bald",
+    "bangs",
+    "black_hair",
+    "blond_hair",
+    "brown_hair",
+    "eyeglasses",
+    "male",
+    "mustache",
+    "smile",
+    "young",
+)
+"""The order of an attribute vector; generators are conditioned on differences of such vectors."""
+
+HAIR_COLOURS: tuple[str, ...] = ("black_hair", "blond_hair", "brown_hair")
+
+EDITS: Mapping[str, str] = {name: name for name in ATTRIBUTES if name != "young"} | {"age": "young"}
+"""Edit (the manifest's `attribute` column, names of the paper's Table 1) -> the attribute that it flips."""
+
+GEOMETRIC_EDITS: frozenset[str] = frozenset({"bald", "bangs", "eyeglasses", "male", "mustache", "smile", "age"})
+"""Edits that change the parsing map; the three hair colours leave it as it is."""
+
+_IDENTITY_STREAM = 9101
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """The binary attributes of one face; hair colours exclude each other and `bald` excludes `bangs`."""
+
+    bald: bool = False
+    bangs: bool = False
+    black_hair: bool = False
+    blond_hair: bool = False
+    brown_hair: bool = False
+    eyeglasses: bool = False
+    male: bool = False
+    mustache: bool = False
+    smile: bool = False
+    young: bool = True
+
+    def vector(self) -> np.ndarray:
+        """Return the attributes as float32 zeros and ones, in the order of `ATTRIBUTES`."""
+        return np.array([getattr(self, name) for name in ATTRIBUTES], dtype=np.float32)
+
+    def set(self, name: str, value: bool) -> Attributes:
+        """Return a copy with one attribute set and the attributes it excludes cleared.
+
+        Args:
+            name: One of `ATTRIBUTES`.
+            value: The new value. A new hair colour clears the other two and `bald`; `bald` clears `bangs`, and
+                `bangs` clears `bald`.
+
+        Raises:
+            ValueError: If there is no such attribute.
+        """
+        if name not in ATTRIBUTES:
+            raise ValueError(f"no attribute {name!r}; known: {', '.join(ATTRIBUTES)}")
+        changes = {name: value}
+        if value and name in HAIR_COLOURS:
+            changes |= {other: False for other in HAIR_COLOURS if other != name} | {"bald": False}
+        elif value and name == "bald":
+            changes["bangs"] = False
+        elif value and name == "bangs":
+            changes["bald"] = False
+        return replace(self, **changes)
+
+    def edit(self, name: str) -> Attributes:
+        """Return the attributes after the edit `name` (see `EDITS`), which flips one attribute."""
+        if name not in EDITS:
+            raise ValueError(f"no edit {name!r}; known: {', '.join(EDITS)}")
+        attribute = EDITS[name]
+        return self.set(attribute, not getattr(self, attribute))
+
+
+def _draw(sample: Callable[[np.random.Generator], object]) -> Any:
+    """Declare a latent by how it is drawn."""
+    return field(metadata={"sample": sample})
+
+
+def _uniform(low: float, high: float) -> Any:
+    return _draw(lambda rng: float(rng.uniform(low, high)))
+
+
+def _normal(mean: float, deviation: float, limit: float) -> Any:
+    return _draw(lambda rng: mean + float(np.clip(rng.normal(0, deviation), -limit, limit)))
+
+
+def _beta(a: float, b: float) -> Any:
+    return _draw(lambda rng: float(rng.beta(a, b)))
+
+
+def _sample(kind: Callable[..., T], rng: np.random.Generator) -> T:
+    """Draw every latent of a dataclass in the order of its fields."""
+    return kind(**{item.name: item.metadata["sample"](rng) for item in fields(kind)})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where the head is; the unit of all lengths is half the image side divided by `scale`."""
+
+    roll: float = _normal(0, 0.05, 0.14)
+    yaw: float = _normal(0, 0.40, 0.9)
+    pitch: float = _normal(0, 0.40, 0.9)
+    scale: float = _uniform(1.22, 1.38)
+    x: float = _normal(0, 0.02, 0.05)
+    y: float = _normal(0.06, 0.02, 0.05)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Head, nose and neck."""
+
+    width: float = _uniform(0.405, 0.455)
+    chin: float = _uniform(0.56, 0.62)
+    skull: float = _uniform(0.59, 0.64)
+    jaw: float = _uniform(2.0, 2.4)
+    taper: float = _uniform(0.19, 0.27)
+    cheek: float = _uniform(0.7, 1.3)
+    nose_width: float = _uniform(0.060, 0.082)
+    nose_length: float = _uniform(0.190, 0.230)
+    nose_height: float = _uniform(1.0, 1.5)
+    neck: float = _uniform(0.185, 0.225)
+    fold: float = _uniform(0.7, 1.3)
+
+
+@dataclass(frozen=True)
+class Skin:
+    """Colour of the skin: `melanin` 0 (light) to 1 (dark)."""
+
+    melanin: float = _beta(1.3, 2.1)
+    warmth: float = _uniform(-1, 1)
+    stubble: float = _uniform(0, 1)
+    blush: float = _uniform(0.4, 1.3)
+    freckles: float = _draw(lambda rng: float(rng.uniform() ** 3))
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """Eyes and brows."""
+
+    x: float = _uniform(0.180, 0.205)
+    y: float = _uniform(-0.070, -0.042)
+    width: float = _uniform(0.080, 0.096)
+    height: float = _uniform(0.036, 0.051)
+    tilt: float = _uniform(-0.10, 0.16)
+    iris: float = _uniform(0, 1)
+    iris_value: float = _uniform(0.6, 1.3)
+    gaze: float = _normal(0, 0.20, 0.5)
+    brow_height: float = _uniform(0.098, 0.124)
+    brow_thickness: float = _uniform(0.010, 0.016)
+    brow_arch: float = _uniform(0.010, 0.034)
+    brow_tilt: float = _uniform(-0.006, 0.014)
+
+
+@dataclass(frozen=True)
+class Mouth:
+    """Mouth and mustache."""
+
+    y: float = _uniform(0.345, 0.375)
+    width: float = _uniform(0.145, 0.180)
+    upper: float = _uniform(0.022, 0.032)
+    lower: float = _uniform(0.032, 0.046)
+    bend: float = _uniform(-0.010, 0.012)
+    makeup: float = _uniform(0, 1)
+    mustache_width: float = _uniform(1.0, 1.3)
+    mustache_height: float = _uniform(0.8, 1.2)
+
+
+@dataclass(frozen=True)
+class Hair:
+    """Cut and texture of the hair; its colour is an attribute."""
+
+    volume: float = _uniform(0.06, 0.12)
+    length: float = _uniform(0, 1)
+    part: float = _uniform(-0.6, 0.6)
+    line: float = _uniform(-0.41, -0.35)
+    curl: float = _draw(lambda rng: float(rng.uniform() ** 2))
+    value: float = _uniform(0.8, 1.25)
+    sweep: float = _uniform(-1, 1)
+    bang_length: float = _uniform(0.12, 0.175)
+    bang_slant: float = _uniform(-0.25, 0.25)
+
+
+@dataclass(frozen=True)
+class Light:
+    """One warm or cool key light with an ambient term."""
+
+    x: float = _uniform(-0.8, 0.8)
+    y: float = _uniform(-0.75, -0.2)
+    ambient: float = _uniform(0.28, 0.48)
+    key: float = _uniform(0.88, 1.2)
+    warmth: float = _uniform(-1, 1)
+
+
+def _colour(low: float, high: float, power: float = 1.0) -> Any:
+    return _draw(lambda rng: tuple(float(c) for c in rng.uniform(low, high, 3) ** power))
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Background, clothes and things worn."""
+
+    near: tuple[float, float, float] = _colour(0.02, 0.55)
+    far: tuple[float, float, float] = _colour(0.02, 0.60)
+    angle: float = _uniform(0, 6.28)
+    blobs: float = _uniform(0, 1)
+    cloth: tuple[float, float, float] = _colour(0.01, 0.6, 1.5)
+    collar: float = _uniform(0, 1)
+    frame_thickness: float = _uniform(0.010, 0.016)
+    frame_width: float = _uniform(0.115, 0.138)
+    frame_height: float = _uniform(0.078, 0.108)
+    frame_squareness: float = _uniform(2, 5)
+    frame_colour: float = _uniform(0, 1)
+    jewellery: float = _uniform(0, 1)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One synthetic person: every latent that stays the same under an edit, and the attributes of the photo."""
+
+    seed: int
+    attributes: Attributes
+    pose: Pose
+    shape: Shape
+    skin: Skin
+    eyes: Eyes
+    mouth: Mouth
+    hair: Hair
+    light: Light
+    surroundings: Surroundings
+
+
+def _sample_attributes(rng: np.random.Generator, melanin: float) -> Attributes:
+    """Draw attributes with frequencies like those of photographs of celebrities."""
+    draw = {
+        name: float(rng.uniform()) for name in ("male", "young", "bald", "bangs", "smile", "eyeglasses", "mustache")
+    }
+    colour_odds = np.array([0.34, 0.22 * (1 - 0.8 * melanin), 0.34, 0.10])
+    colour = int(rng.choice(4, p=colour_odds / colour_odds.sum()))
+    male = draw["male"] < 0.5
+    bald = male and draw["bald"] < 0.12
+    attributes = Attributes(
+        bald=bald,
+        bangs=not bald and draw["bangs"] < (0.15 if male else 0.30),
+        male=male,
+        young=draw["young"] < 0.72,
+        smile=draw["smile"] < 0.5,
+        eyeglasses=draw["eyeglasses"] < 0.12,
+        mustache=male and draw["mustache"] < 0.15,
+    )
+    return replace(attributes, **{HAIR_COLOURS[colour]: True}) if colour < 3 else attributes
+
+
+def sample_identity(seed: int) -> Identity:
+    """Draw one person. The same seed gives the same person on every machine.
+
+    Args:
+        seed: Any non-negative integer.
+    """
+    rng = np.random.Generator(np.random.PCG64([_IDENTITY_STREAM, seed]))
+    skin = _sample(Skin, rng)
+    return Identity(
+        seed=seed,
+        skin=skin,
+        pose=_sample(Pose, rng),
+        shape=_sample(Shape, rng),
+        eyes=_sample(Eyes, rng),
+        mouth=_sample(Mouth, rng),
+        hair=_sample(Hair, rng),
+        light=_sample(Light, rng),
+        surroundings=_sample(Surroundings, rng),
+        attributes=_sample_attributes(rng, skin.melanin),
+    )

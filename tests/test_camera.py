@@ -1,0 +1,88 @@
+"""Behaviour of the camera, against values computed by hand."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import correlate
+
+from flbench.synthetic.camera import demosaic, encode_srgb, mosaic, photograph, resize_classes, sensor_size
+from flbench.synthetic.faces import render, sample_identity
+from flbench.synthetic.measure import spectral_peaks
+
+
+def test_the_mosaic_keeps_red_green_green_blue():
+    rgb = torch.zeros(1, 3, 4, 4)
+    rgb[:, 0], rgb[:, 1], rgb[:, 2] = 1, 2, 3
+    assert mosaic(rgb)[0, 0, :2, :2].tolist() == [[1, 2], [2, 3]]
+
+
+def test_demosaicing_restores_what_all_channels_share_linearly():
+    y, x = torch.meshgrid(torch.arange(12.0), torch.arange(12.0), indexing="ij")
+    ramp = (0.1 + 0.03 * x + 0.02 * y)[None, None]
+    restored = demosaic(ramp)
+    inner = (slice(None), slice(None), slice(2, -2), slice(2, -2))
+    torch.testing.assert_close(restored[inner], ramp.expand(1, 3, 12, 12)[inner])
+
+
+def test_demosaicing_uses_the_published_filters():
+    """Green at red and at blue: (2 north + 2 south + 2 west + 2 east + 4 centre - the four two steps away) / 8."""
+    plane = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(3))
+    filters = np.array([[0, 0, -1, 0, 0], [0, 0, 2, 0, 0], [-1, 2, 4, 2, -1], [0, 0, 2, 0, 0], [0, 0, -1, 0, 0]]) / 8
+    expected = correlate(plane[0, 0].double().numpy(), filters, mode="mirror")
+    green = demosaic(plane)[0, 1].numpy()
+    np.testing.assert_allclose(green[0::2, 0::2], expected[0::2, 0::2], atol=1e-6)
+    np.testing.assert_allclose(green[1::2, 1::2], expected[1::2, 1::2], atol=1e-6)
+    np.testing.assert_array_equal(green[0::2, 1::2], plane[0, 0, 0::2, 1::2])
+
+
+def test_srgb_at_known_points():
+    encoded = encode_srgb(torch.tensor([0.0, 0.0031308, 0.214041, 1.0]))
+    torch.testing.assert_close(encoded, torch.tensor([0.0, 0.04045, 0.5, 1.0]), atol=2e-5, rtol=0)
+
+
+def test_a_photo_depends_on_its_seed_only():
+    linear = torch.full((2, 3, 40, 40), 0.3)
+    pair = photograph(linear, [1, 2], 32)
+    assert pair.dtype == torch.uint8
+    assert pair.shape == (2, 3, 32, 32)
+    assert not torch.equal(pair[0], pair[1])
+    assert torch.equal(photograph(linear[:1], [2], 32)[0], pair[1])
+
+
+def test_noise_is_stronger_in_bright_areas_in_linear_light():
+    """Shot noise grows with light: after the sRGB curve is undone, the bright half must be noisier."""
+    linear = torch.cat([torch.full((1, 3, 64, 64), 0.05), torch.full((1, 3, 64, 64), 0.7)])
+    photos = photograph(linear, [5, 5], 64).double() / 255
+    decoded = ((photos + 0.055) / 1.055) ** 2.4
+    assert decoded[1].std() > 2 * decoded[0].std()
+
+
+@pytest.mark.parametrize("size", [64, 100, 128, 256])
+def test_the_sensor_is_even_and_larger(size):
+    assert sensor_size(size) % 2 == 0
+    assert 1.2 <= sensor_size(size) / size <= 1.3
+
+
+def test_resized_parsing_maps_hold_no_new_class():
+    classes = torch.tensor([[[1, 13], [13, 1]]], dtype=torch.uint8).repeat_interleave(20, 1).repeat_interleave(20, 2)
+    small = resize_classes(classes, 32)
+    assert small.dtype == torch.uint8
+    assert set(small.unique().tolist()) == {1, 13}
+    assert small[0, 0, 0] == 1
+    assert small[0, 0, -1] == 13
+
+
+def test_photos_carry_no_trace_of_the_mosaic():
+    """A periodic trace in real photos would stand where the generators leave theirs."""
+    people = [sample_identity(seed) for seed in range(24)]
+    linear, _ = render(people, [person.attributes for person in people], sensor_size(128))
+    peaks = spectral_peaks(photograph(linear, [person.seed for person in people], 128).numpy())
+    assert max(peaks.values()) < 3
+
+
+def test_without_oversampling_the_mosaic_would_show():
+    """The measure itself sees a colour filter array: the same photos at the sensor's own resolution."""
+    people = [sample_identity(seed) for seed in range(24)]
+    linear, _ = render(people, [person.attributes for person in people], 128)
+    peaks = spectral_peaks(photograph(linear, [person.seed for person in people], 128).numpy())
+    assert peaks["1/2,1/2"] > 6

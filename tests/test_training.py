@@ -1,0 +1,123 @@
+"""Behaviour of the generator training: schedule, loss, batches, resuming."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from flbench.errors import UsageError
+from flbench.synthetic.faces import ATTRIBUTES, EDITS
+from flbench.synthetic.pairs import prepare_faces, sample_pairs
+from flbench.synthetic.training import Recipe, learning_rate, region_loss, train_generator
+
+PEOPLE, SIZE = 8, 32
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache of eight rendered people."""
+    folder = tmp_path_factory.mktemp("faces")
+    prepare_faces(folder, people=PEOPLE, size=SIZE, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def faces(cache):
+    return prepare_faces(cache, people=PEOPLE, size=SIZE, workers=1)
+
+
+def test_the_rate_warms_up_stays_and_falls():
+    recipe = Recipe(family="stgan", steps=1000)
+    assert learning_rate(recipe, 0, 0.0) == pytest.approx(1e-5)
+    assert learning_rate(recipe, 99, 0.1) == pytest.approx(1e-3)
+    assert learning_rate(recipe, 600, 0.6) == pytest.approx(1e-3)
+    assert learning_rate(recipe, 800, 0.8) == pytest.approx(1e-3 * (1 - 0.97 * 0.5))
+    assert learning_rate(recipe, 1000, 1.0) == pytest.approx(3e-5)
+
+
+def test_the_region_counts_as_much_as_the_image():
+    """A quarter of the pixels changes; the output misses all of it by .4: mean .1, and .4 in the region."""
+    source = torch.zeros(1, 3, 4, 4)
+    target = source.clone()
+    target[..., :2, :2] = 0.4
+    assert region_loss(source, target, source).item() == pytest.approx(0.1 + 0.4)
+    assert region_loss(target + 0.1, target, source).item() == pytest.approx(0.1 + 0.1)
+
+
+def test_without_a_change_the_loss_is_the_mean_error():
+    image = torch.rand(2, 3, 8, 8)
+    assert region_loss(image + 0.25, image, image).item() == pytest.approx(0.25, rel=1e-5)
+
+
+def test_batches_depend_on_seed_and_step_only(faces):
+    first = sample_pairs(faces, range(PEOPLE), 6, seed=1, step=5)
+    again = sample_pairs(faces, range(PEOPLE), 6, seed=1, step=5)
+    other = sample_pairs(faces, range(PEOPLE), 6, seed=1, step=6)
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+
+
+def test_pairs_change_the_image_if_and_only_if_the_attributes_differ(faces):
+    unchanged = 0
+    for step in range(30):
+        sources, targets, differences = sample_pairs(faces, range(PEOPLE), 8, seed=0, step=step)
+        assert sources.min() >= -1
+        assert sources.max() <= 1
+        for source, target, difference in zip(sources, targets, differences, strict=True):
+            same = not difference.any()
+            unchanged += same
+            assert torch.equal(source, target) == same
+            assert difference.abs().sum() <= 3
+    assert 15 <= unchanged <= 60
+
+
+def test_small_edits_are_drawn_more_often(faces):
+    counts = np.zeros(len(ATTRIBUTES))
+    for step in range(80):
+        counts += sample_pairs(faces, range(PEOPLE), 8, seed=2, step=step)[2].abs().sum(0).numpy()
+    assert counts[ATTRIBUTES.index("eyeglasses")] > 1.5 * counts[ATTRIBUTES.index("male")]
+
+
+def test_a_resumed_training_gives_the_same_weights(cache, tmp_path):
+    options = {"steps": 4, "people": PEOPLE, "size": SIZE, "cache": cache, "checkpoint_every": 2}
+    straight = train_generator("pggan", into=tmp_path / "straight", **options)
+    (tmp_path / "resumed").mkdir()
+    _train_two_steps(tmp_path / "resumed", options)
+    resumed = train_generator("pggan", into=tmp_path / "resumed", **options)
+    assert resumed["steps"] == straight["steps"] == 4
+    assert resumed["sha256"] == straight["sha256"]
+
+
+def _train_two_steps(folder, options):
+    """Leave the checkpoint of a training that was stopped after its second step."""
+    from flbench.synthetic import training
+
+    recipe = Recipe(family="pggan", steps=4, people=PEOPLE, size=SIZE, held_out=PEOPLE // 4)
+    faces = prepare_faces(options["cache"], people=PEOPLE, size=SIZE, workers=1)
+    torch.set_num_threads(1)
+    trainer = training._Trainer(recipe, torch.device("cpu"))
+    for step in range(2):
+        trainer.update(faces, range(0, PEOPLE - PEOPLE // 4), step / 4)
+    trainer.save(folder / "pggan.checkpoint.safetensors")
+
+
+def test_the_card_says_what_was_done(cache, tmp_path):
+    card = train_generator("stgan", into=tmp_path, steps=2, people=PEOPLE, size=SIZE, cache=cache)
+    assert json.loads((tmp_path / "stgan.json").read_text(encoding="utf-8")) == card
+    assert card["images"] == 16
+    assert card["recipe"]["held_out"] == 2
+    assert card["edits"]
+    assert set(card["edits"]) <= set(EDITS)
+    assert not (tmp_path / "stgan.checkpoint.safetensors").exists()
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(cache, tmp_path):
+    _train_two_steps(tmp_path, {"cache": cache})
+    with pytest.raises(UsageError, match="another recipe"):
+        train_generator("pggan", into=tmp_path, steps=9, people=PEOPLE, size=SIZE, cache=cache)
+
+
+def test_an_unknown_family_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="no generator family"):
+        train_generator("biggan", into=tmp_path)
