@@ -203,7 +203,7 @@ def fit(study: Path, as_json: bool, **options: Any) -> None:
 @shared.as_json
 def list_(what: str, as_json: bool) -> None:
     """List methods, protocols and data sets; imports none of them."""
-    from flbench.registry import dataset_makers, find_protocol, methods, protocols
+    from flbench.registry import dataset_makers, find_protocol, load_maker, methods, protocols
 
     document: dict[str, Any] = {}
     if what in ("all", "methods"):
@@ -211,7 +211,7 @@ def list_(what: str, as_json: bool) -> None:
     if what in ("all", "protocols"):
         document["protocols"] = [find_protocol(name) for name in protocols()]
     if what in ("all", "data"):
-        document["data"] = list(dataset_makers())
+        document["data"] = [{"name": name, "profiles": list(load_maker(name).PROFILES)} for name in dataset_makers()]
     if as_json:
         console.json_out(console.plain_listing(document))
     else:

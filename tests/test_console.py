@@ -82,7 +82,7 @@ def test_anything_can_be_printed_anywhere(
     console.protocol_card(SEVERAL)
     entry = MethodEntry(name=ODD, module="m", summary=ODD, options={"x": ODD}, variants={ODD: {"x": 1}})
     console.method_card(entry)
-    console.listing({"methods": [entry], "protocols": [SEVERAL], "data": [ODD]})
+    console.listing({"methods": [entry], "protocols": [SEVERAL], "data": [{"name": ODD, "profiles": [ODD]}]})
     console.files("written", [Path(ODD)])
     assert "[/nope]" in SGR.sub("", out.text).replace("\n", "") or columns == "20"
     assert "\x1b[31mred" not in out.text + err.text

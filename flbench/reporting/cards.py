@@ -141,7 +141,8 @@ def listing_tables(document: Mapping[str, Any]) -> list[Table]:
         ]
         made.append(table(("protocol", "test slices", "ranked by", "title"), rows, title="protocols"))
     if "data" in document:
-        made.append(table(("data set",), [(name,) for name in document["data"]], title="data sets made by code"))
+        rows = [(data["name"], ", ".join(data["profiles"])) for data in document["data"]]
+        made.append(table(("data set", "profiles"), rows, title="data sets made by code"))
     return made
 
 
