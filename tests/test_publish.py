@@ -171,3 +171,12 @@ def test_missing_and_damaged_scores_are_told(tmp_path: Path) -> None:
 def test_an_empty_folder_has_an_empty_index(tmp_path: Path) -> None:
     assert publish([], KNOWN, tmp_path / "boards") == [tmp_path / "boards/README.md"]
     assert "No record is published yet." in render(tmp_path / "boards", KNOWN)["README.md"]
+
+
+def test_the_committed_boards_are_what_their_records_give() -> None:
+    from flbench.registry import find_protocol
+    from flbench.registry import protocols as shipped
+
+    home = Path(__file__).parent.parent / "leaderboards"
+    assert list(home.glob("*/*/*/run.json"))
+    assert stale(home, {name: find_protocol(name) for name in shipped()}) == []
