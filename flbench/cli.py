@@ -17,7 +17,7 @@ import click
 from flbench import console
 from flbench import options as shared
 from flbench.cli_data import data
-from flbench.errors import FlbenchError, Interrupted, PartialError, UsageError, suggest
+from flbench.errors import FlbenchError, Interrupted, MethodError, PartialError, UsageError, suggest
 
 Command = Callable[..., Any]
 
@@ -173,6 +173,9 @@ def run(study: Path, as_json: bool, **options: Any) -> None:
         console.files("panel", outcome.panels.values())
     console.judge(outcome.records, outcome.missing)
     unfinished = [record for record in outcome.records if record.status not in ("ok", "skipped")]
+    asked = [record for record in outcome.records if not record.method.reference]
+    if asked and all(record.status == "failed" for record in asked):
+        raise MethodError(asked[0].reason)
     if unfinished or outcome.missing:
         raise PartialError(f"{len(unfinished) + len(outcome.missing)} of {len(plan.cells)} cells are not ok")
 

@@ -79,7 +79,6 @@ class MethodChoice:
         entry: The method.
         variant: Name of the variant, "" for the default.
         given: Options set by the user.
-        options: Every option that is not the default of the class.
     """
 
     entry: MethodEntry

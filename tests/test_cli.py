@@ -159,3 +159,13 @@ def test_help_imports_nothing_heavy_and_a_closed_pipe_is_quiet() -> None:
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {pipe}"], capture_output=True, text=True, check=False)
     assert done.stdout == "{\n"
     assert done.stderr == ""
+
+
+def test_a_method_that_cannot_be_fitted_fails_its_cells_with_the_reason(boxes: Dataset, tmp_path: Path) -> None:
+    words = ["run", "-m", "fakelocator", "--set", "encoder=resnet18", "-p", "in_gan", "--data", boxes.folder]
+    done = flbench(*words, "--study", tmp_path, code=3)
+    assert "not fitted: weights imagenet of resnet18" in done.stderr
+    assert "weights=none" in done.stderr
+    records = {record.method.name: record for record in Study(tmp_path).records()}
+    assert records.pop("fakelocator").status == "failed"
+    assert {record.status for record in records.values()} == {"ok"}

@@ -1,11 +1,12 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from builders import make_dataset
 
 from flbench.data.dataset import Dataset
-from flbench.engine.plan import Plan, Request, make_plan, unit_from_json, unit_to_json
+from flbench.engine.plan import Plan, Request, _units, make_plan, unit_from_json, unit_to_json
 from flbench.errors import UsageError
 from flbench.registry import choose_method, find_protocol, reference_methods
 from flbench.study import Study
@@ -99,3 +100,18 @@ def test_what_is_done_is_not_open(boxes: Dataset, tmp_path: Path) -> None:
     (folder / "fit.json").write_text("{}")
     (left,) = made.open(study)
     assert left.cells == made.units[0].cells
+
+
+def test_units_are_the_connected_pieces_of_cells_and_fits(boxes: Dataset) -> None:
+    base = plan(boxes, ["fakelocator"], ["in_gan"]).cells[0]
+    fits = {name: replace(plan(boxes, ["fakelocator"], ["in_gan"]).fits[0], id=name) for name in "abcde"}
+    needs = [{"x": "a"}, {"x": "b"}, {"x": "c"}, {"x": "a", "y": "b"}, {"x": "d"}, {"x": "b", "y": "e"}]
+    cells = [replace(base, id=str(number), fits=need) for number, need in enumerate(needs)]
+    pieces = {
+        frozenset(fit.id for fit in unit.fits): sorted(cell.id for cell in unit.cells) for unit in _units(fits, cells)
+    }
+    assert pieces == {
+        frozenset("abe"): ["0", "1", "3", "5"],
+        frozenset("c"): ["2"],
+        frozenset("d"): ["4"],
+    }

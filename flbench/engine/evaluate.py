@@ -178,8 +178,18 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     atomic_write(path, write)
 
 
-def run_cell(cell: Cell, frames: Frames, study: Study, runtime: Runtime, events: Events) -> Record:
+def run_cell(
+    cell: Cell, frames: Frames, study: Study, runtime: Runtime, events: Events, *, unfitted: str = ""
+) -> Record:
     """Carry out a cell, or find it done; a failure of the method or the data becomes a failed record.
+
+    Args:
+        cell: What to do.
+        frames: Decoded samples at the cell's size, with its source of regions.
+        study: Where the record goes.
+        runtime: Device.
+        events: Where progress goes.
+        unfitted: Why a fit that the cell needs could not be made; the cell fails with this reason.
 
     Raises:
         Interrupted: The process was asked to stop; finished slices are kept.
@@ -190,6 +200,8 @@ def run_cell(cell: Cell, frames: Frames, study: Study, runtime: Runtime, events:
         return done
     folder = study.cell_folder(cell.id)
     try:
+        if unfitted:
+            raise MethodError(unfitted)
         record = _evaluate(cell, frames, study, runtime, events)
     except (DataError, MethodError) as error:
         record = draft(cell, frames.dataset, runtime, status="failed", reason=str(error))

@@ -85,6 +85,7 @@ class SliceTraining(Training):
         self.history = History()
         self.folder = folder
         self.cap = fit.cap
+        self.cut_short = False
         self.events = events
         if self.slice.fakes.empty or self.slice.reals.empty:
             raise DataError(
@@ -108,6 +109,7 @@ class SliceTraining(Training):
         """
         sampler = Sampler(self.slice, batch=recipe.batch, seed=self.seed)
         steps = recipe.steps if recipe.steps is not None else math.ceil(recipe.epochs * sampler.steps_per_epoch)
+        self.cut_short = self.cap is not None and self.cap < steps
         steps = max(1, min(steps, self.cap or steps))
         looks = {math.ceil(steps * (i + 1) / recipe.checks) for i in range(recipe.checks)}
         optimiser = torch.optim.Adam(
@@ -276,7 +278,7 @@ def make_fit(fit: Fit, frames: Frames, study: Study, runtime: Runtime, events: E
         "steps": history.step,
         "best_step": history.best_step,
         "stopped_early": history.stopped,
-        "cap": fit.cap,
+        "cap": fit.cap if training.cut_short else None,
         "losses": history.losses,
         "collapsed": None if fit.method.entry.reference else collapsed(locator, frames, training.valid, training.slice),
         "weights": weights_digest(folder),

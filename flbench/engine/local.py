@@ -68,7 +68,7 @@ def _run(job: Mapping[str, Any], unit: Unit, watch: Watch) -> None:
     """Start a unit's process, pass its events on, and explain how it ended."""
     command = [sys.executable, "-P", "-m", "flbench.engine.worker"]
     failure: dict[str, Any] = {}
-    with subprocess.Popen(
+    process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -76,19 +76,19 @@ def _run(job: Mapping[str, Any], unit: Unit, watch: Watch) -> None:
         text=True,
         encoding="utf-8",
         start_new_session=True,  # Ctrl+C reaches this side only, which asks the unit to stop
-    ) as process:
-        with _stops(process):
-            stdin, stdout, stderr = (cast(IO[str], f) for f in (process.stdin, process.stdout, process.stderr))
-            with suppress(BrokenPipeError):  # it ended at once; its exit code and last words tell why
-                stdin.write(json.dumps(job))
-                stdin.close()
-            for line in stdout:
-                event = json.loads(line)
-                if event["event"] == "error":
-                    failure = event
-                else:
-                    watch(event)
-            words = stderr.read().strip().splitlines()
+    )
+    with process, _stops(process):
+        stdin, stdout, stderr = (cast(IO[str], f) for f in (process.stdin, process.stdout, process.stderr))
+        with suppress(BrokenPipeError):  # it ended at once; its exit code and last words tell why
+            stdin.write(json.dumps(job))
+            stdin.close()
+        for line in stdout:
+            event = json.loads(line)
+            if event["event"] == "error":
+                failure = event
+            else:
+                watch(event)
+        words = stderr.read().strip().splitlines()
         code = process.wait()
     if failure:
         if failure["exit"] == Interrupted.exit_code:
@@ -129,5 +129,5 @@ def _stops(process: subprocess.Popen[str]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if asked and process.poll() is not None and process.returncode < 0:
-            raise Interrupted("stopped at once", hint="run the same command again to go on")
+        if asked and process.returncode is not None and process.returncode <= 0:
+            raise Interrupted("stopped; what is finished is kept", hint="run the same command again to go on")

@@ -263,25 +263,24 @@ def _file(name: str) -> str:
 
 def _units(fits: Mapping[str, Fit], cells: Sequence[Cell]) -> tuple[Unit, ...]:
     """Group cells that share fits; what costs less than starting a process forms one unit: references, no fits."""
-    groups: list[tuple[set[str], list[Cell]]] = []
     light = [cell for cell in cells if cell.method.entry.reference or not cell.fits]
     lightly = {cell.id for cell in light}
-    for cell in cells:
+    group_of: dict[str, int] = {}
+    groups: dict[int, list[Cell]] = {}
+    for number, cell in enumerate(cells):
         if cell.id in lightly:
             continue
-        needed = set(cell.fits.values())
-        members = [cell]
-        apart = []
-        for names, others in groups:
-            if names & needed:
-                needed |= names
-                members = others + members
-            else:
-                apart.append((names, others))
-        groups = [*apart, (needed, members)]
-    if light:
-        groups.append(({name for cell in light for name in cell.fits.values()}, light))
-    return tuple(Unit(fits=tuple(fits[name] for name in fits if name in names), cells=tuple(c)) for names, c in groups)
+        joined = sorted({group_of[fit] for fit in cell.fits.values() if fit in group_of})
+        members = [member for old in joined for member in groups.pop(old)] + [cell]
+        groups[number] = members
+        group_of |= {fit: number for member in members for fit in member.fits.values()}
+    return tuple(_unit(fits, members) for members in (*groups.values(), light) if members)
+
+
+def _unit(fits: Mapping[str, Fit], cells: Sequence[Cell]) -> Unit:
+    """Return the unit of some cells, with every fit they need once."""
+    needed = dict.fromkeys(name for cell in cells for name in cell.fits.values())
+    return Unit(fits=tuple(fits[name] for name in needed), cells=tuple(cells))
 
 
 def unit_to_json(unit: Unit) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def run_unit(unit: Unit, dataset: Path, study: Study, runtime: Runtime, events: 
         RunError: Another process works on the same fit, or the disk is full.
     """
     source = read_dataset(dataset)
+    unfitted: dict[str, str] = {}
     needed = {name for cell in unit.cells if not _skipped(cell) for name in cell.fits.values()}
     tested = {name for cell in unit.cells for name in cell.fits.values()}
     for fit in unit.fits:
@@ -44,14 +45,16 @@ def run_unit(unit: Unit, dataset: Path, study: Study, runtime: Runtime, events: 
             except FlbenchError as error:
                 if not isinstance(error, MethodError) or fit.id not in tested:
                     raise
-                events.warn(f"{fit.method.name} is not fitted: {error}")
+                unfitted[fit.id] = f"not fitted: {error}"
                 continue
         if done["collapsed"]:
             events.warn(f"{fit.method.name} has collapsed: {done['collapsed']}")
     for cell in unit.cells:
         events.what = cell.method.name
+        frames = Frames(source, size=int(cell.protocol.size), region=cell.region)
+        reason = next((unfitted[name] for name in cell.fits.values() if name in unfitted), "")
         with study.lock(cell.id, wait=wait):
-            run_cell(cell, Frames(source, size=int(cell.protocol.size), region=cell.region), study, runtime, events)
+            run_cell(cell, frames, study, runtime, events, unfitted=reason)
 
 
 def _skipped(cell: Cell) -> bool:
