@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -14,18 +15,18 @@ HERE = Path(__file__).parent
 def commands() -> str:
     """Return every command's help as one page."""
     parts = ["# Commands\n\nMade from the code by `make docs`.\n"]
-    for path, command in _walk(("flbench",), main):
-        context = click.Context(command, info_name=" ".join(path), terminal_width=100, max_content_width=100)
-        parts.append(f"## {' '.join(path)}\n\n```\n{command.get_help(context)}\n```\n")
+    settings = main.context_settings | {"terminal_width": 100, "max_content_width": 100}
+    for context in contexts(click.Context(main, info_name="flbench", **settings)):
+        parts.append(f"## {context.command_path}\n\n```\n{context.get_help()}\n```\n")
     return "\n".join(parts)
 
 
-def _walk(path: tuple[str, ...], command: click.Command) -> list[tuple[tuple[str, ...], click.Command]]:
-    found = [(path, command)]
-    if isinstance(command, click.Group):
-        for name, child in sorted(command.commands.items()):
-            found += _walk((*path, name), child)
-    return found
+def contexts(context: click.Context) -> Iterator[click.Context]:
+    """Yield the context of a command and of all commands below it, in the order of their names."""
+    yield context
+    if isinstance(context.command, click.Group):
+        for name, command in sorted(context.command.commands.items()):
+            yield from contexts(click.Context(command, parent=context, info_name=name))
 
 
 PAGES = {"commands.md": commands}
