@@ -16,6 +16,23 @@ from flbench.errors import RunError
 
 
 @contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn whatever a failed write of `path` raises into one line.
+
+    Raises:
+        RunError: The disk is full, or the folder cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path) from error
+    except Exception as error:
+        if "No space left" in str(error):  # safetensors reports no errno
+            raise storage_error(OSError(errno.ENOSPC, "No space left on device"), path) from error
+        raise
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Hand out a temporary path beside `path`; flush it to disk and move it there if the block ends well.
 
@@ -24,21 +41,16 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        raise storage_error(error, path) from error
-    except Exception as error:
-        if "No space left" in str(error):  # safetensors reports no errno
-            raise storage_error(OSError(errno.ENOSPC, "No space left on device"), path) from error
-        raise
+        with storing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
     finally:
         if temporary is not None:
             with suppress(OSError):

@@ -10,7 +10,7 @@ from flbench.data.dataset import Dataset
 from flbench.engine.fit import SliceTraining, make_fit, rate, step_seed, weights_digest
 from flbench.engine.plan import Fit, Request, make_plan
 from flbench.engine.runtime import Events, Runtime
-from flbench.errors import Interrupted, MethodError
+from flbench.errors import Interrupted, MethodError, RunError
 from flbench.locator import Batch, Recipe
 from flbench.registry import choose_method, find_protocol
 from flbench.study import CHECKPOINT, Study
@@ -188,3 +188,45 @@ def test_a_collapsed_fit_is_told(boxes: Dataset, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(room, "load_method", lambda choice: Constant(recipe=Recipe(steps=2, batch=2)))
     document = make_fit(planned(boxes), Frames(boxes, size=32), Study(tmp_path), RUNTIME, Events(lambda event: None))
     assert document["collapsed"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "words"),
+    [
+        (RuntimeError("no such layer"), MethodError, "fitting fakelocator failed: RuntimeError: no such layer"),
+        (OSError(28, "No space left on device"), RunError, "disk full"),
+        (MethodError("own words"), MethodError, "^own words$"),
+    ],
+)
+def test_what_a_method_raises_becomes_one_line_and_its_traceback_a_log(
+    boxes: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    raised: Exception,
+    kind: type[Exception],
+    words: str,
+) -> None:
+    from flbench.engine import fit as room
+    from flbench.locator import Locator, Prediction
+
+    class Moody(Locator):
+        title = "Moody"
+
+        def fit(self, training: Any) -> None:
+            if not isinstance(raised, OSError):
+                raise raised
+
+        def save(self, folder: Path) -> None:
+            raise raised
+
+        def predict(self, images: Tensor) -> Prediction:
+            raise AssertionError
+
+    monkeypatch.setattr(room, "load_method", lambda choice: Moody())
+    fit = planned(boxes)
+    study = Study(tmp_path)
+    with pytest.raises(kind, match=words):
+        make_fit(fit, Frames(boxes, size=32), study, RUNTIME, Events(lambda event: None))
+    assert study.fit(fit.id) is None
+    log = study.fit_folder(fit.id) / "log.txt"
+    assert log.exists() == isinstance(raised, RuntimeError)

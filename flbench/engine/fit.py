@@ -7,10 +7,12 @@ optimiser moments, the best state so far and the history are all there is.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,15 +24,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from flbench.data.batches import Frames, Sampler
-from flbench.data.dataset import Selection, select_fit
+from flbench.data.dataset import select_fit
 from flbench.engine.plan import Fit
 from flbench.engine.runtime import Events, Runtime
-from flbench.errors import DataError, MethodError
-from flbench.files import atomic_write, file_digest, write_json
+from flbench.errors import DataError, FlbenchError, MethodError
+from flbench.files import atomic_write, file_digest, storing, write_json
 from flbench.locator import Batch, Locator, Loss, Recipe, Training
 from flbench.registry import load_method
 from flbench.scoring.metrics import collapse
-from flbench.study import CHECKPOINT, FIT, Study
+from flbench.study import CHECKPOINT, FIT, LOG, Study
 
 VALID_IMAGES = 128
 """Images of the valid slice looked at, half fakes, half real photos: enough to rank states, cheap beside a fit."""
@@ -249,8 +251,9 @@ def make_fit(fit: Fit, frames: Frames, study: Study, runtime: Runtime, events: E
     """Carry out a fit, or find it done, and return what its `fit.json` says.
 
     Raises:
-        MethodError: The method cannot be loaded or fitted.
+        MethodError: The method cannot be loaded or fitted; what it raised is in the fit's log.
         DataError: The training slice is empty or unreadable.
+        RunError: The disk is full.
     """
     done = study.fit(fit.id)
     if done is not None:
@@ -261,8 +264,17 @@ def make_fit(fit: Fit, frames: Frames, study: Study, runtime: Runtime, events: E
     training = SliceTraining(frames, fit, runtime, folder, events)
     torch.manual_seed(step_seed(fit.seed, 0))
     locator = load_method(fit.method)
-    locator.fit(training)
-    locator.save(folder)
+    try:
+        locator.fit(training)
+        with storing(folder):
+            locator.save(folder)
+    except FlbenchError:
+        raise
+    except Exception as error:
+        with (folder / LOG).open("a", encoding="utf-8") as file:
+            traceback.print_exception(error, file=file)
+        what = f"fitting {fit.method.name} failed: {type(error).__name__}: {error}"
+        raise MethodError(what, hint=f"the traceback is in {folder / LOG}") from error
     history = training.history
     document = {
         "fit": fit.id,
@@ -280,7 +292,7 @@ def make_fit(fit: Fit, frames: Frames, study: Study, runtime: Runtime, events: E
         "stopped_early": history.stopped,
         "cap": fit.cap if training.cut_short else None,
         "losses": history.losses,
-        "collapsed": None if fit.method.entry.reference else collapsed(locator, frames, training.valid, training.slice),
+        "collapsed": None if fit.method.entry.reference else collapsed(locator, training),
         "weights": weights_digest(folder),
         "timings": {"fit_s": time.perf_counter() - started},
         "provenance": runtime.provenance(),
@@ -290,25 +302,17 @@ def make_fit(fit: Fit, frames: Frames, study: Study, runtime: Runtime, events: E
     return document
 
 
-def collapsed(locator: Locator, frames: Frames, valid: Selection, train: Selection) -> str | None:
+def collapsed(locator: Locator, training: SliceTraining) -> str | None:
     """Return why the maps of a fitted locator are worthless (near-constant), or None."""
-    chosen = valid if len(valid.fakes) else train
+    chosen = training.valid if len(training.valid.fakes) else training.slice
     samples = [*chosen.fakes["sample_id"][:32], *chosen.reals["sample_id"][:32]]
-    batch = frames.batch(samples, frames_device(locator))
+    batch = training.frames.batch(samples, training.device)
+    locator.to(training.device)
     return collapse(locator.predict(batch.images).fakeness.cpu().numpy(), batch.labels.cpu().numpy() > 0.5)
-
-
-def frames_device(locator: Locator) -> torch.device:
-    """Return the device a locator predicts on."""
-    module = getattr(locator, "module", None)
-    first: Callable[..., Any] | Tensor | None = next(module.parameters(), None) if module is not None else None
-    return first.device if isinstance(first, Tensor) else torch.device("cpu")
 
 
 def weights_digest(folder: Path) -> str | None:
     """Return the sha256 over the files that a locator saved, None if it saved nothing."""
-    import hashlib
-
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in (".safetensors", ".json"))
     kept = [path for path in files if path.name not in (FIT, CHECKPOINT)]
     if not kept:

@@ -77,7 +77,10 @@ def main() -> int:
         os.dup2(file.fileno(), 2)
 
     def send(event: Mapping[str, Any]) -> None:
-        out.write(json.dumps(event) + "\n")
+        try:
+            out.write(json.dumps(event) + "\n")
+        except BrokenPipeError:  # nobody waits for this unit any more; no method may catch that
+            raise SystemExit(1) from None
 
     events = Events(send)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -89,8 +92,6 @@ def main() -> int:
     except FlbenchError as error:
         send({"event": "error", "message": error.message, "hint": error.hint, "exit": error.exit_code})
         return error.exit_code
-    except BrokenPipeError:
-        return 1
     return 0
 
 
