@@ -240,7 +240,10 @@ def draw(table: Table) -> Grid:
     grid.collapse_padding = lines is not None  # two columns between cells either way
     for column in table.columns:
         side: Literal["left", "right"] = "right" if column.right else "left"
-        grid.add_column(Text(printable(column.title)), justify=side, no_wrap=column.right, overflow="fold", min_width=4)
+        least = 4 if column.right else 12  # numbers never fold, so a wide table would squeeze the names to nothing
+        grid.add_column(
+            Text(printable(column.title)), justify=side, no_wrap=column.right, overflow="fold", min_width=least
+        )
     for place, group in enumerate(table.groups):
         for row in group.rows:
             grid.add_row(*map(_cell, row), style="dim" if place else "")

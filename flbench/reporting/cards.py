@@ -14,6 +14,7 @@ from flbench.reporting.tables import Cell, Column, Group, Table
 from flbench.reporting.words import (
     NOTHING,
     Number,
+    bare,
     count,
     definitions,
     describe,
@@ -22,7 +23,6 @@ from flbench.reporting.words import (
     listing,
     machine,
     number_of,
-    plain,
     seconds,
 )
 
@@ -93,7 +93,7 @@ def _matrix(board: Board, title: str) -> Table:
     primary = board.asked.primary
 
     def cells(row: Row) -> tuple[Cell, ...]:
-        each = (Cell(plain(row.number(test.name, primary), primary)) for test in board.tests)
+        each = (Cell(bare(row.number(test.name, primary), primary)) for test in board.tests)
         return _primary(row.primary, primary), *each
 
     names = (Column(test.name if test.ranks else f"({test.name})") for test in board.tests)
@@ -106,7 +106,7 @@ def _metrics(board: Board, test: str, title: str, *, wide: bool) -> Table:
     others = [metric for metric in board.asked.metrics if metric != primary]
 
     def cells(row: Row) -> tuple[Cell, ...]:
-        each = (Cell(plain(row.number(test, metric), metric)) for metric in others)
+        each = (Cell(bare(row.number(test, metric), metric)) for metric in others)
         time = [Cell(seconds(row.seconds("s_per_image")))] if wide else []
         return _primary(row.number(test, primary), primary), *each, *time
 

@@ -95,12 +95,17 @@ def heading(metric: str) -> str:
     return f"{TITLES.get(metric, metric)} {arrow(metric)}"
 
 
+def bare(number: Number | None, metric: str) -> str:
+    """Return the value and nothing else: `0.412`, `22.83`, or a dash."""
+    return NOTHING if number is None or number.value is None else _fixed(number.value, metric)
+
+
 def plain(number: Number | None, metric: str) -> str:
-    """Return the value alone: `0.412`, `22.83`, `0.412 ± .013`, or a dash."""
-    if number is None or number.value is None:
-        return NOTHING
-    text = _fixed(number.value, metric)
-    return text if number.std is None else f"{text} ± {_short(number.std, metric)}"
+    """Return the value without its interval: `0.412`, over seeds `0.412 ± .013`, or a dash."""
+    text = bare(number, metric)
+    if number is None or number.value is None or number.std is None:
+        return text
+    return f"{text} ± {_short(number.std, metric)}"
 
 
 def full(number: Number | None, metric: str) -> str:
