@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from flbench.data.dataset import COLUMNS, About, Dataset, file_sha256, write_dataset
+from flbench.data.dataset import COLUMNS, About, Dataset, write_dataset
+from flbench.files import file_digest
 
 HAIR, SKIN, MOUTH = 13, 1, 10
 BOXES = {"blond_hair": (0, 12), "black_hair": (0, 10), "brown_hair": (2, 12), "smile": (22, 28)}
@@ -57,7 +58,7 @@ def make_dataset(
 def _image(folder: Path, name: str, pixels: np.ndarray) -> dict[str, str]:
     path = f"images/{name}.png"
     _save(folder / path, pixels)
-    return {"sample_id": name, "image": path, "sha256": file_sha256(folder / path)}
+    return {"sample_id": name, "image": path, "sha256": file_digest(folder / path)}
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:

@@ -72,8 +72,8 @@ EVERY_CLASS = np.arange(19, dtype=np.uint8).reshape(1, 19)
         ("brown_hair", {"hair"}),
         ("bald", {"hair"}),
         ("bangs", {"hair"}),
-        ("eyeglasses", {"glasses", "left eye", "right eye", "left brow", "right brow"}),
-        ("smile", {"mouth", "upper lip", "lower lip"}),
+        ("eyeglasses", {"eyeglasses", "left_eye", "right_eye", "left_brow", "right_brow"}),
+        ("smile", {"mouth", "upper_lip", "lower_lip"}),
         ("entire", set(CLASSES)),
         *(
             (name, set(CLASSES) - {"background", "hat", "earring", "necklace", "neck", "cloth"})

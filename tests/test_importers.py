@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from flbench.data import importers
-from flbench.data.dataset import SPLITS, file_sha256, leaks, read_dataset, write_dataset
+from flbench.data.dataset import SPLITS, leaks, read_dataset, write_dataset
 from flbench.data.importers import Report, import_pairs, import_photos
 from flbench.data.people import split_of
 from flbench.errors import DataError, FlbenchError, RunError, UsageError
+from flbench.files import file_digest
 
 
 def draw(folder: Path, names: list[str], seed: int, shape: tuple[int, ...] = (8, 8, 3), suffix: str = ".png") -> Path:
@@ -62,7 +63,7 @@ def test_pairs_become_rows_and_files(source: Path) -> None:
     for sample, original in (("celeba/007", "real"), ("stargan/bald/celeba/007", "bald")):
         path = source / original / "007.png"
         assert dataset.path(rows.loc[sample, "image"]).read_bytes() == path.read_bytes()
-        assert rows.loc[sample, "sha256"] == file_sha256(path)
+        assert rows.loc[sample, "sha256"] == file_digest(path)
         assert not dataset.path(rows.loc[sample, "image"]).is_symlink()
     assert rows.loc["celeba/007", "identity"] == fake["identity"] == "celeba/007"
     assert (rows["split"] == [split_of(identity) for identity in rows["identity"]]).all()
@@ -127,7 +128,7 @@ def test_a_category_that_is_there_is_refused_or_replaced(source: Path) -> None:
     dataset = read_dataset(source / "data")
     fakes = dataset.manifest[dataset.manifest["label"] == "fake"]
     assert len(fakes) == 20
-    assert all(file_sha256(dataset.path(row.image)) == row.sha256 for row in fakes.itertuples())
+    assert all(file_digest(dataset.path(row.image)) == row.sha256 for row in fakes.itertuples())
     images = list((source / "data" / "images").rglob("*.png"))
     assert len(images) == 40  # the old fakes are gone
     # The category of another database is another one.
@@ -341,10 +342,10 @@ def test_a_kill_in_the_middle_leaves_the_old_data_set(
     now = read_dataset(source / "data")
     pd.testing.assert_frame_equal(now.manifest, old.manifest)
     assert now.about == old.about
-    assert all(file_sha256(now.path(row.image)) == row.sha256 for row in now.manifest.itertuples())
+    assert all(file_digest(now.path(row.image)) == row.sha256 for row in now.manifest.itertuples())
     assert imported(source, attribute, replace=replace).added_fake == (20 if replace else 15)
     again = read_dataset(source / "data")
-    assert all(file_sha256(again.path(row.image)) == row.sha256 for row in again.manifest.itertuples())
+    assert all(file_digest(again.path(row.image)) == row.sha256 for row in again.manifest.itertuples())
 
 
 def test_a_full_disk_is_told_in_one_line(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

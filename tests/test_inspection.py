@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from flbench.data.dataset import COLUMNS, About, Dataset, file_sha256, read_dataset, write_dataset
+from flbench.data.dataset import COLUMNS, About, Dataset, read_dataset, write_dataset
 from flbench.data.fakeness import fakeness_map
 from flbench.data.images import read_image
 from flbench.data.importers import import_pairs
 from flbench.data.inspection import Finding, check_dataset, contact_sheet
 from flbench.errors import UsageError
+from flbench.files import file_digest
 
 SIZE = 16
 SPLITS = ("train", "train", "valid", "test", "test")
@@ -26,7 +27,7 @@ SPLITS = ("train", "train", "valid", "test", "test")
 def save(path: Path, pixels: np.ndarray, **options: Any) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
-    return file_sha256(path)
+    return file_digest(path)
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_a_fake_of_another_size_than_its_photo(clean: Dataset) -> None:
 
 def test_fault_38_equal_contents_name_both_and_their_splits(clean: Dataset) -> None:
     shutil.copyfile(clean.path("real/0.png"), clean.path("real/4.png"))
-    twin = changed(clean, "r4", sha256=file_sha256(clean.path("real/4.png")))
+    twin = changed(clean, "r4", sha256=file_digest(clean.path("real/4.png")))
     found = [finding for finding in check_dataset(twin) if finding.kind == "duplicate content"]
     message = "real/4.png (split test) has the content of real/0.png of r0 (split train)"
     assert only(found) == Finding("duplicate content", "r4", message)

@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from flbench.data.manifest import COLUMNS, ENTIRE, LABELS, SPLITS, checked, read_manifest, write_manifest
 from flbench.errors import DataError, suggest
-from flbench.files import file_digest as file_sha256
 from flbench.files import write_text
 from flbench.protocol import Category, FitSlice, TestSlice
 
@@ -31,7 +30,6 @@ __all__ = [
     "About",
     "Dataset",
     "Selection",
-    "file_sha256",
     "leaks",
     "missing",
     "read_dataset",

@@ -18,16 +18,16 @@ CLASSES = (
     "background",
     "skin",
     "nose",
-    "glasses",
-    "left eye",
-    "right eye",
-    "left brow",
-    "right brow",
-    "left ear",
-    "right ear",
+    "eyeglasses",
+    "left_eye",
+    "right_eye",
+    "left_brow",
+    "right_brow",
+    "left_ear",
+    "right_ear",
     "mouth",
-    "upper lip",
-    "lower lip",
+    "upper_lip",
+    "lower_lip",
     "hair",
     "hat",
     "earring",
@@ -35,7 +35,7 @@ CLASSES = (
     "neck",
     "cloth",
 )
-"""Names of the parsing classes; the index is the class."""
+"""Names of the CelebAMask-HQ classes 0-18, the index is the class; left and right as the viewer sees them."""
 
 _SKIN, _NOSE, _MOUTH, _UPPER_LIP, _LOWER_LIP, _HAIR = 1, 2, 10, 11, 12, 13
 _LIPS = (_MOUTH, _UPPER_LIP, _LOWER_LIP)

@@ -20,13 +20,13 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from flbench.data.dataset import COLUMNS, ENTIRE, About, Dataset, file_sha256, read_dataset, write_dataset
+from flbench.data.dataset import COLUMNS, ENTIRE, About, Dataset, read_dataset, write_dataset
 from flbench.data.fakeness import REGIONS
 from flbench.data.images import SUFFIXES, read_image, read_parsing
 from flbench.data.manifest import NAME
 from flbench.data.people import UNPRINTABLE, read_identities, split_of
 from flbench.errors import DataError, RunError, UsageError
-from flbench.files import storage_error
+from flbench.files import file_digest, storage_error
 
 Progress = Callable[[int, int], None]
 Link = Literal["copy", "hard"]
@@ -269,7 +269,7 @@ class _Import:
         sample = f"{self.database}/{name}"
         row = self.rows.get(sample)
         if row is not None:
-            if file_sha256(path) != (row["sha256"] or file_sha256(self.into / row["image"])):
+            if file_digest(path) != (row["sha256"] or file_digest(self.into / row["image"])):
                 self.skipped.append((path.name, f"another photo is in the data set as {sample}"))
                 return None
         else:
@@ -359,7 +359,7 @@ class _Import:
         split = self.splits.setdefault(identity, split_of(identity, fractions=self.fractions, seed=self.seed))
         row = dict.fromkeys(COLUMNS, "")
         row.update(sample_id=sample, image=image, identity=identity, split=split, database=self.database, **values)
-        row["sha256"] = file_sha256(self.into / image)
+        row["sha256"] = file_digest(self.into / image)
         self.rows[sample] = row
         return row
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from flbench.data.dataset import ENTIRE, SPLITS, Dataset, file_sha256
+from flbench.data.dataset import ENTIRE, SPLITS, Dataset
 from flbench.data.fakeness import CLASSES, REGIONS, difference_region, face_attention, fakeness_map, region_of
 from flbench.data.images import orientation, read_gray, read_image, read_parsing, resize, resize_classes
 from flbench.errors import DataError, UsageError
-from flbench.files import replacing
+from flbench.files import file_digest, replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -147,7 +147,7 @@ def _image(dataset: Dataset, row: dict[str, str], seen: _Seen) -> np.ndarray | N
     except DataError as error:
         seen.findings.append(_unreadable(row, row["image"], error))
         return None
-    digest = file_sha256(path)
+    digest = file_digest(path)
     seen.contents.append((row["sample_id"], digest))
     if row["sha256"] and digest != row["sha256"]:
         seen.findings.append(Finding("changed file", row["sample_id"], f"{row['image']} is not what was imported"))

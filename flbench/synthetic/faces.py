@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from flbench.data.fakeness import CLASSES
 from flbench.synthetic import features, hair, scene, skin
 from flbench.synthetic.fields import Frame
 from flbench.synthetic.identity import (
@@ -32,29 +33,6 @@ __all__ = [
     "render",
     "sample_identity",
 ]
-
-CLASSES: tuple[str, ...] = (
-    "background",
-    "skin",
-    "nose",
-    "eyeglasses",
-    "left_eye",
-    "right_eye",
-    "left_brow",
-    "right_brow",
-    "left_ear",
-    "right_ear",
-    "mouth",
-    "upper_lip",
-    "lower_lip",
-    "hair",
-    "hat",
-    "earring",
-    "necklace",
-    "neck",
-    "cloth",
-)
-"""Names of the CelebAMask-HQ classes 0-18; left and right as the viewer sees them. `hat` is never worn."""
 
 
 @torch.no_grad()

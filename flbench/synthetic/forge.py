@@ -18,9 +18,10 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor, nn
 
-from flbench.data.dataset import About, file_sha256, read_dataset, write_dataset
+from flbench.data.dataset import About, read_dataset, write_dataset
 from flbench.data.manifest import COLUMNS, ENTIRE
 from flbench.errors import RunError, UsageError
+from flbench.files import file_digest
 from flbench.synthetic.camera import photograph, resize_classes, sensor_size
 from flbench.synthetic.faces import (
     EDITS,
@@ -273,7 +274,7 @@ def _row(
         "identity": f"{DATABASE}-{person.seed:06d}",
         "split": split,
         "parsing": parsing,
-        "sha256": file_sha256(path),
+        "sha256": file_digest(path),
         "pixels": hashlib.sha256(pixels.tobytes()).hexdigest(),
     }
 
