@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.ndimage import correlate
 
-from flbench.synthetic.camera import demosaic, encode_srgb, mosaic, photograph, resize_classes, sensor_size
-from flbench.synthetic.faces import render, sample_identity
+from flbench.synthetic.camera import CAMERAS, demosaic, encode_srgb, mosaic, photograph, resize_classes, sensor_size
+from flbench.synthetic.faces import SCENERIES, render, sample_identity
 from flbench.synthetic.measure import spectral_peaks
 
 
@@ -72,17 +72,41 @@ def test_resized_parsing_maps_hold_no_new_class():
     assert small[0, 0, -1] == 13
 
 
-def test_photos_carry_no_trace_of_the_mosaic():
+@pytest.fixture(scope="module")
+def linear_faces():
+    """Return sensor images of 24 people in each scenery."""
+    people = {name: [sample_identity(seed, name) for seed in range(24)] for name in SCENERIES}
+    return {
+        name: render(crowd, [person.attributes for person in crowd], sensor_size(128))[0]
+        for name, crowd in people.items()
+    }
+
+
+@pytest.mark.parametrize("camera", CAMERAS)
+@pytest.mark.parametrize("scenery", SCENERIES)
+def test_photos_carry_no_trace_of_the_mosaic(linear_faces, scenery, camera):
     """A periodic trace in real photos would stand where the generators leave theirs."""
-    people = [sample_identity(seed) for seed in range(24)]
-    linear, _ = render(people, [person.attributes for person in people], sensor_size(128))
-    peaks = spectral_peaks(photograph(linear, [person.seed for person in people], 128).numpy())
+    peaks = spectral_peaks(photograph(linear_faces[scenery], range(24), 128, camera).numpy())
     assert max(peaks.values()) < 3
 
 
-def test_without_oversampling_the_mosaic_would_show():
+def test_two_cameras_differ_in_colour_noise_and_vignetting():
+    linear = torch.full((1, 3, 80, 80), 0.2)
+    compact, phone = (photograph(linear, [4], 64, camera).float() for camera in ("compact", "phone"))
+    assert not torch.equal(compact, phone)
+    assert compact[..., :8, :8].mean() / compact[..., 28:36, 28:36].mean() == pytest.approx(1, abs=0.03)
+    assert phone[..., :8, :8].mean() < 0.95 * phone[..., 28:36, 28:36].mean()
+
+
+def test_an_unknown_camera_is_refused():
+    with pytest.raises(ValueError, match="known: compact, phone"):
+        photograph(torch.zeros(1, 3, 20, 20), [0], 16, "pinhole")
+
+
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_without_oversampling_the_mosaic_would_show(camera):
     """The measure itself sees a colour filter array: the same photos at the sensor's own resolution."""
     people = [sample_identity(seed) for seed in range(24)]
     linear, _ = render(people, [person.attributes for person in people], 128)
-    peaks = spectral_peaks(photograph(linear, [person.seed for person in people], 128).numpy())
+    peaks = spectral_peaks(photograph(linear, range(24), 128, camera).numpy())
     assert peaks["1/2,1/2"] > 6

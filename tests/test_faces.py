@@ -1,13 +1,25 @@
 """Behaviour of the renderer and of attributes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, binary_erosion, label
 
-from flbench.synthetic.faces import ATTRIBUTES, CLASSES, EDITS, HAIR_COLOURS, Attributes, render, sample_identity
+from flbench.synthetic.faces import (
+    ATTRIBUTES,
+    CLASSES,
+    EDITS,
+    GEOMETRIC_EDITS,
+    HAIR_COLOURS,
+    SCENERIES,
+    Attributes,
+    render,
+    sample_identity,
+)
 
 SIZE = 96
 
@@ -123,6 +135,53 @@ def test_a_bald_head_has_skin_where_hair_was():
     assert (after == CLASSES.index("skin")).sum() > (before == CLASSES.index("skin")).sum()
 
 
+@pytest.mark.parametrize("edit", sorted(GEOMETRIC_EDITS - {"mustache"}))
+def test_geometric_edits_change_the_parsing_map(edit):
+    _, before, after = changed(8, PLAIN, PLAIN.edit(edit))
+    assert not np.array_equal(before, after)
+
+
+@pytest.mark.parametrize("look", [PLAIN, Attributes(black_hair=True)])
+@pytest.mark.parametrize("seed", range(30, 36))
+def test_loose_strands_do_not_speckle_the_parsing_map(seed, look):
+    _, classes = draw(seed, look)
+    pieces, count = label(classes == CLASSES.index("hair"))
+    sizes = np.sort(np.bincount(pieces.ravel())[1:])
+    assert count <= 6
+    assert sizes[sizes < 6].sum() < 0.02 * sizes.sum()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_scenery_changes_the_background_only(seed):
+    studio, outdoor = (sample_identity(seed, scenery) for scenery in SCENERIES)
+    assert studio == sample_identity(seed)
+    assert replace(outdoor, scenery="studio") == studio
+    first, classes = render([studio], [studio.attributes], SIZE)
+    second, same = render([outdoor], [outdoor.attributes], SIZE)
+    assert torch.equal(classes, same)
+    background = (classes[0] == 0).numpy()
+    difference = (first != second)[0].any(0).numpy()
+    assert difference[background].mean() > 0.95
+    assert not difference[binary_erosion(~background, iterations=6)].any()
+
+
+def test_a_hat_hides_hair_above_its_edge():
+    identity = sample_identity(12)
+    worn = replace(identity, surroundings=replace(identity.surroundings, hat=0.0))
+    bare = replace(identity, surroundings=replace(identity.surroundings, hat=1.0))
+    _, with_hat = render([worn], [PLAIN], SIZE)
+    _, without = render([bare], [PLAIN], SIZE)
+    hat, hair = (CLASSES.index(name) for name in ("hat", "hair"))
+    assert (with_hat == hat).sum() > 100
+    assert not (without == hat).any()
+    assert (with_hat == hair).sum() < (without == hair).sum()
+
+
+def test_an_unknown_scenery_is_refused():
+    with pytest.raises(ValueError, match="known: studio, outdoor"):
+        sample_identity(0, "moon")
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(ATTRIBUTES), st.booleans()), max_size=12))
 def test_no_sequence_of_changes_breaks_an_exclusion(changes):
@@ -151,7 +210,12 @@ def test_the_vector_follows_the_names():
 
 def test_age_flips_young_and_the_rest_flip_themselves():
     assert Attributes().edit("age") == Attributes(young=False)
-    assert set(EDITS) - {"age"} == set(ATTRIBUTES) - {"young"}
+    assert set(EDITS) - {"age", "gender"} == set(ATTRIBUTES) - {"young"}
+    assert (
+        Attributes(smile=True).edit("gender")
+        == Attributes(smile=True).edit("male")
+        == Attributes(smile=True, male=True)
+    )
     assert Attributes(black_hair=True).edit("blond_hair") == Attributes(blond_hair=True)
 
 

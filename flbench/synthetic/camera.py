@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -12,7 +14,59 @@ from torch import Tensor
 OVERSAMPLING = 1.25
 """Sensor pixels per output pixel: at 1.0 the colour filter array would leave peaks where GAN checkerboards live."""
 
-_CAMERA_STREAM = 9104
+
+@dataclass(frozen=True)
+class Camera:
+    """One camera: what its optics, sensor and processing do to the light."""
+
+    stream: int
+    """Of random numbers: two cameras share no noise."""
+    exposure: tuple[float, float]
+    """Factor on linear light, drawn per photo between these."""
+    blur: float
+    """Outer taps of the optics' kernel of three pixels."""
+    shot_noise: float
+    """Variance per linear light at the highest sensitivity."""
+    read_noise: float
+    """Variance in the dark at the highest sensitivity."""
+    contrast: float
+    """Strength of the S-curve on sRGB values."""
+    balance: float
+    """Largest error of the white balance, as a share of red and of blue."""
+    saturation: float
+    sharpening: float
+    """Share of the unsharp mask that is added after demosaicing."""
+    vignetting: float
+    """Light lost in the corners."""
+
+
+CAMERAS: Mapping[str, Camera] = {
+    "compact": Camera(
+        stream=9104,
+        exposure=(0.86, 1.16),
+        blur=0.12,
+        shot_noise=9e-4,
+        read_noise=1.2e-5,
+        contrast=0.30,
+        balance=0.03,
+        saturation=1.05,
+        sharpening=0.0,
+        vignetting=0.0,
+    ),
+    "phone": Camera(
+        stream=9107,
+        exposure=(0.95, 1.30),
+        blur=0.17,
+        shot_noise=5e-4,
+        read_noise=1.0e-5,
+        contrast=0.50,
+        balance=0.07,
+        saturation=1.14,
+        sharpening=0.5,
+        vignetting=0.22,
+    ),
+}
+"""Two cameras, so that the photos of a test can come from another one than the photos a method learnt from."""
 
 
 def _kernel(rows: list[list[float]]) -> Tensor:
@@ -61,28 +115,45 @@ def encode_srgb(linear: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def photograph(linear: Tensor, seeds: Sequence[int], size: int) -> Tensor:
-    """Take photos: blur, RGGB mosaic, shot and read noise, demosaicing, sRGB with a mild S-curve, resize, 8 bit.
+def photograph(linear: Tensor, seeds: Sequence[int], size: int, camera: str = "compact") -> Tensor:
+    """Take photos: optics, RGGB mosaic, shot and read noise, demosaicing, colours, sharpening, resize, 8 bit.
 
     Args:
         linear: Linear-light RGB, float32 (B, 3, S, S); S = `sensor_size(size)` for photos without mosaic peaks.
-        seeds: One per photo; decides exposure, sensitivity and the noise.
+        seeds: One per photo; decides exposure, sensitivity, white balance and the noise.
         size: Side of the photo.
+        camera: One of `CAMERAS`.
 
     Returns:
         uint8 (B, 3, size, size), sRGB.
+
+    Raises:
+        ValueError: If there is no such camera.
     """
-    side = linear.shape[-1]
-    streams = [np.random.Generator(np.random.PCG64([_CAMERA_STREAM, seed])) for seed in seeds]
-    exposure = _per_photo([stream.uniform(0.74, 0.98) for stream in streams])
+    if camera not in CAMERAS:
+        raise ValueError(f"no camera {camera!r}; known: {', '.join(CAMERAS)}")
+    model, side = CAMERAS[camera], linear.shape[-1]
+    streams = [np.random.Generator(np.random.PCG64([model.stream, seed])) for seed in seeds]
+    exposure = _per_photo([stream.uniform(*model.exposure) for stream in streams])
     sensitivity = _per_photo([stream.uniform(0.3, 1.0) for stream in streams])
+    balance = torch.tensor(np.stack([stream.uniform(-1, 1, 2) for stream in streams]), dtype=torch.float32)
     noise = torch.from_numpy(
         np.stack([stream.standard_normal((1, side, side), dtype=np.float32) for stream in streams])
     )
-    plane = mosaic(_blur(linear * exposure).clamp_(0, 1))
-    plane += noise * torch.sqrt(plane * 9e-4 + 1.2e-5) * sensitivity
-    encoded = encode_srgb(demosaic(plane.clamp_(0, 1)).clamp_(0, 1))
-    encoded += 0.10 * (encoded - 0.5) * (1 - (2 * encoded - 1).abs())
+    light = _blur(linear * exposure, model.blur)
+    if model.vignetting:
+        light *= _vignette(side, model.vignetting)
+    plane = mosaic(light.clamp_(0, 1))
+    plane += noise * torch.sqrt(plane * model.shot_noise + model.read_noise) * sensitivity
+    rgb = demosaic(plane.clamp_(0, 1))
+    rgb[:, 0::2] *= 1 + model.balance * balance[:, :, None, None]
+    if model.saturation != 1:
+        grey = rgb.mean(1, keepdim=True)
+        rgb = grey + (rgb - grey) * model.saturation
+    encoded = encode_srgb(rgb.clamp_(0, 1))
+    encoded += model.contrast * (encoded - 0.5) * (1 - (2 * encoded - 1).abs())
+    if model.sharpening:
+        encoded += model.sharpening * (encoded - _blur(encoded, 0.25))
     if side != size:
         encoded = F.interpolate(encoded, size=(size, size), mode="bicubic", antialias=True, align_corners=False)
     return encoded.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
@@ -99,8 +170,15 @@ def _per_photo(values: list[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1, 1)
 
 
-def _blur(rgb: Tensor) -> Tensor:
-    """Blur with the separable kernel [.12, .76, .12]: the optics."""
+@cache
+def _vignette(side: int, strength: float) -> Tensor:
+    """Return the falling light towards the corners (side, side): one in the middle, `1 - strength` in the corners."""
+    axis = ((torch.arange(side, dtype=torch.float32) + 0.5) / side * 2 - 1).square_()
+    return 1 - strength * (axis[:, None] + axis[None]) / 2
+
+
+def _blur(rgb: Tensor, tap: float) -> Tensor:
+    """Blur with the separable kernel [tap, 1 - 2 tap, tap]."""
     padded = F.pad(rgb, (1, 1, 1, 1), mode="reflect")
-    rows = 0.12 * (padded[..., :-2, :] + padded[..., 2:, :]) + 0.76 * padded[..., 1:-1, :]
-    return 0.12 * (rows[..., :-2] + rows[..., 2:]) + 0.76 * rows[..., 1:-1]
+    rows = tap * (padded[..., :-2, :] + padded[..., 2:, :]) + (1 - 2 * tap) * padded[..., 1:-1, :]
+    return tap * (rows[..., :-2] + rows[..., 2:]) + (1 - 2 * tap) * rows[..., 1:-1]

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from flbench.data.fakeness import CLASSES
-from flbench.synthetic import features, hair, scene, skin
+from flbench.synthetic import backdrop, body, clothes, features, hair, scene, skin
 from flbench.synthetic.fields import Frame
 from flbench.synthetic.identity import (
     ATTRIBUTES,
     EDITS,
     GEOMETRIC_EDITS,
     HAIR_COLOURS,
+    SCENERIES,
     Attributes,
     Identity,
     sample_identity,
@@ -28,6 +29,7 @@ __all__ = [
     "GEOMETRIC_EDITS",
     "HAIR_COLOURS",
     "RENDERER_VERSION",
+    "SCENERIES",
     "Attributes",
     "Identity",
     "render",
@@ -59,11 +61,11 @@ def _render_one(identity: Identity, attributes: Attributes, size: int) -> tuple[
     """Paint one face from back to front."""
     face = scene.Scene(identity, attributes, Frame(size, identity.pose))
     strands = hair.comb(face)
-    scene.paint_background(face)
+    backdrop.paint_background(face)
     hair.paint_back_hair(face, strands)
-    scene.paint_neck(face)
-    scene.paint_cloth(face)
-    scene.paint_ears(face)
+    body.paint_neck(face)
+    clothes.paint_cloth(face)
+    body.paint_ears(face)
     skin.paint_face(face)
     features.paint_mouth(face)
     features.paint_eyes(face)
@@ -71,5 +73,6 @@ def _render_one(identity: Identity, attributes: Attributes, size: int) -> tuple[
     features.paint_mustache(face)
     hair.paint_top_hair(face, strands)
     hair.paint_bangs(face, strands)
+    clothes.paint_hat(face, strands.outline)
     features.paint_eyeglasses(face)
     return face.canvas.rgb.clamp_(0, 1.6), face.canvas.classes

@@ -24,27 +24,27 @@ from flbench.synthetic.skin import SIDES
 def paint_mouth(scene: Scene) -> None:
     """Paint lips, and teeth if the face smiles."""
     mouth, smile, soft = scene.identity.mouth, scene.smile, scene.soft
-    width = mouth.width * (1 + 0.26 * smile)
+    width = mouth.width * (1 + 0.20 * smile)
     window = scene.frame.window(0, mouth.y, width * 1.15, 0.11)
     f, diffuse = scene.fields.crop(window), scene.diffuse[window]
     t = f.uf / width
     round_off = t.square().neg_().add_(1).clamp_(min=0)
-    bend = (mouth.bend * (1 - smile) - 0.044 * smile) * t.square()
+    bend = (mouth.bend * (1 - smile) - 0.036 * smile) * t.square()
     line = f.vf - mouth.y - bend - 0.010 * smile
-    opening = 0.040 * smile * round_off
+    opening = 0.050 * smile * round_off
     top, bottom = line + opening * 0.35, line - opening * 0.65
-    upper = mouth.upper * round_off.pow(0.65) * (1 - 0.26 * ridge(t, 0.13)) * (1 - 0.25 * smile)
-    lower = mouth.lower * round_off.pow(0.62) * (1 - 0.15 * smile)
+    upper = mouth.upper * round_off.pow(0.75) * (1 - 0.26 * ridge(t, 0.13)) * (1 - 0.25 * smile) * (1 - 0.3 * scene.old)
+    lower = mouth.lower * round_off.pow(0.95) * (1 - 0.15 * smile)
     across = inside((t.abs() - 1) * width, soft)
     if smile:
         _paint_teeth(scene, f, window, t, (top / (opening + 1e-4)), inside(-top, soft) * inside(bottom, soft) * across)
     lip, texture = _lip_colour(scene), 1 + 0.05 * f.tiny
     share = (top / (upper + 1e-4)).abs_().clamp_(0, 1)
-    paint = lip * scene.light_colour * ((0.42 + 0.55 * diffuse * (0.75 + 0.35 * share)) * texture)
-    scene.canvas.paint(paint, inside(-top - upper, soft) * inside(top, soft) * across * 0.92, window, UPPER_LIP)
+    paint = lip * scene.light_colour * ((0.38 + 0.52 * diffuse * (0.75 + 0.35 * share)) * texture)
+    scene.canvas.paint(paint, inside(-top - upper, soft) * inside(top, soft) * across * 0.88, window, UPPER_LIP)
     highlight = 0.06 * ridge(bottom / (lower + 1e-4) - 0.42, 0.25) * ridge(t, 0.5)
     paint = lip * scene.light_colour * ((0.60 + 0.50 * diffuse) * texture) + highlight
-    scene.canvas.paint(paint, inside(-bottom, soft) * inside(bottom - lower, soft) * across * 0.92, window, LOWER_LIP)
+    scene.canvas.paint(paint, inside(-bottom, soft) * inside(bottom - lower, soft) * across * 0.88, window, LOWER_LIP)
     seam = 0.5 * (ridge(top, 0.004) + 0.7 * ridge(bottom, 0.004)) if smile else ridge(line, 0.006)
     scene.canvas.paint(scene.tone * colour((0.20, 0.10, 0.10)), (seam * across * 0.8).clamp_(0, 1), window)
     for side in SIDES:
@@ -58,12 +58,12 @@ def _paint_teeth(scene: Scene, f: Fields, window: Window, t: Tensor, depth: Tens
     """Paint the teeth: brighter in the middle, dark gaps, darker towards the lower lip."""
     gaps = ridge((f.uf + 0.011).remainder(0.026) - 0.013, 0.003)
     amount = (0.55 + 0.45 * (1 - t.square())) * (1 - 0.28 * gaps) * (1 - 0.45 * smoothstep(0.3, 1.0, depth))
-    scene.canvas.paint(colour((0.78, 0.74, 0.66)) * scene.identity.light.key * 0.9 * amount, alpha, window, MOUTH)
+    scene.canvas.paint(colour((0.80, 0.77, 0.70)) * scene.identity.light.key * 0.95 * amount, alpha, window, MOUTH)
 
 
 def _lip_colour(scene: Scene) -> Tensor:
     makeup = (1 - scene.male) * (0.35 + 0.65 * scene.identity.mouth.makeup)
-    return scene.tone * (colour((1.02, 0.62, 0.62)) * (1 - makeup) + colour((0.98, 0.33, 0.36)) * makeup)
+    return scene.tone * (colour((0.92, 0.66, 0.66)) * (1 - makeup) + colour((0.98, 0.33, 0.36)) * makeup)
 
 
 def paint_eyes(scene: Scene) -> None:
@@ -81,18 +81,19 @@ def _paint_eye(scene: Scene, window: Window, side: int, label: int) -> None:
     dv = f.vf - eyes.y + eyes.tilt * 0.55 * side * du
     t = du / eyes.width
     almond = t.square().neg_().add_(1).clamp_(min=0)
-    lid = dv + eyes.height * (1 - 0.22 * scene.smile - 0.14 * scene.old) * almond.pow(0.62) * (1 - 0.12 * side * t)
-    lower = dv - eyes.height * 0.62 * (1 - 0.25 * scene.smile) * almond.pow(0.7)
+    lid = dv + eyes.height * (1 - 0.22 * scene.smile - 0.20 * scene.old) * almond.pow(0.70) * (1 - 0.16 * side * t)
+    lower = dv - eyes.height * 0.66 * (1 - 0.25 * scene.smile) * almond.pow(0.7)
     opening = inside(-lid, soft) * inside(lower, soft) * inside((t.abs() - 1) * eyes.width, soft)
-    lid_shadow = ridge(lid, 0.016)
-    white = (0.55 + 0.45 * almond) * (1 - 0.45 * lid_shadow) * (0.75 + 0.25 * scene.diffuse[window])
-    canvas.paint(colour((0.66, 0.60, 0.56)) * scene.identity.light.key * white, opening, window, label)
+    lid_shadow = ridge(lid, 0.020)
+    white = (0.40 + 0.60 * almond) * (1 - 0.55 * lid_shadow) * (0.75 + 0.25 * scene.diffuse[window])
+    canvas.paint(colour((0.54, 0.48, 0.45)) * scene.identity.light.key * white, opening, window, label)
     _paint_iris(scene, f, window, du, dv, opening, lid_shadow)
     along = smoothstep(1.12, 0.95, t.abs())
     lash = ridge(lid, 0.0065 + 0.0035 * (1 - scene.male)) * along * (0.80 + 0.15 * (1 - scene.male))
     canvas.paint(scene.tone * 0.07, lash.clamp_(0, 1), window)
     canvas.paint(scene.tone * 0.35, ridge(lower, 0.005) * along * 0.40, window)
-    canvas.paint(scene.tone * 0.33, ridge(lid + 0.020 + 0.006 * scene.old, 0.007) * along * 0.42, window)
+    crease = ridge(lid + 0.019 + 0.004 * scene.old, 0.007) * along
+    canvas.paint(scene.tone * 0.33, crease * (0.42 + 0.2 * scene.old), window)
     corner = (du + side * eyes.width * 0.93).mul_(1 / 0.010).square_() + dv.mul(1 / 0.008).square_()
     canvas.paint(scene.tone * colour((0.8, 0.5, 0.5)), bump(corner * 2) * 0.6, window)
 
@@ -109,9 +110,9 @@ def _paint_iris(
     scene: Scene, f: Fields, window: Window, du: Tensor, dv: Tensor, opening: Tensor, lid_shadow: Tensor
 ) -> None:
     """Paint the iris with a dark rim and brighter lower half, the pupil and the reflection of the light."""
-    radius = 0.0395
+    radius = 0.0365
     x = du - 0.03 * scene.identity.eyes.gaze - 0.02 * scene.identity.pose.yaw
-    y = dv + 0.003
+    y = dv + 0.006
     distance = (x.square() + y.square()).sqrt_()
     value = (1 + 0.4 * smoothstep(-0.2 * radius, 0.8 * radius, y) + 0.10 * f.grain.clamp(-1, 1)) * (
         1 - 0.6 * smoothstep(0.75 * radius, radius, distance)
@@ -126,17 +127,19 @@ def _paint_iris(
 def paint_brows(scene: Scene) -> None:
     """Paint both eyebrows as short slanted strokes."""
     eyes = scene.identity.eyes
-    brow = scene.hair * 0.28 + scene.tone * colour((0.07, 0.05, 0.04))
+    brow = scene.hair * (0.24 + 0.10 * scene.old) + scene.tone * colour((0.08, 0.055, 0.045))
     for side, label in ((-1, LEFT_BROW), (1, RIGHT_BROW)):
-        centre_v = eyes.y - eyes.brow_height + 0.012 * scene.male
+        centre_v = eyes.y - eyes.brow_height + 0.016 * scene.male
         window = scene.frame.window(side * (eyes.x + 0.005), centre_v, 0.125, 0.06)
         f = scene.fields.crop(window)
         along = (f.uf * side - eyes.x - 0.005) / 0.118
-        arch = eyes.brow_arch * (0.75 - 1.05 * (along - 0.15).square_()) - eyes.brow_tilt * along
-        thickness = eyes.brow_thickness * (0.85 + 0.55 * scene.male) * (1 - 0.55 * smoothstep(-0.1, 1.05, along))
+        arch = 0.75 * eyes.brow_arch * (1.15 - 0.5 * scene.male) * (1 - (along - 0.15).square_())
+        arch -= eyes.brow_tilt * along
+        thickest = eyes.brow_thickness * (0.80 + 0.65 * scene.male) * (1 - 0.22 * scene.old)
+        thickness = thickest * (1 - 0.55 * smoothstep(-0.1, 1.05, along))
         strokes = 0.3 * torch.sin((f.uf * side + 0.9 * f.vf) * 170 + 3 * f.small) + 0.4 * f.grain
         across = (f.vf - centre_v + arch).abs_() / thickness - 0.55 + 0.25 * strokes
-        alpha = smoothstep(1.25, -0.15, across) * smoothstep(1.05, 0.88, along.abs()) * 0.86
+        alpha = smoothstep(1.25, -0.15, across) * smoothstep(1.05, 0.80, along.abs()) * (0.86 - 0.26 * scene.old)
         scene.canvas.paint(brow * scene.light_colour * (1 + 0.25 * strokes), alpha.clamp_(0, 1), window, label)
 
 
@@ -153,9 +156,16 @@ def paint_mustache(scene: Scene) -> None:
     upper_edge = smoothstep(-0.014, 0.012, f.vf - base - 0.010 - 0.040 * t.abs().pow_(1.5) + 0.005 * strokes)
     lower_edge = smoothstep(0.014, -0.006, f.vf - lower + 0.005 * strokes)
     alpha = upper_edge * lower_edge * smoothstep(1.08, 0.70, t.abs()) * 0.95
-    hair = scene.hair * 0.55 + scene.tone * 0.02
+    hair = _mustache_colour(scene)
     paint = hair * scene.light_colour * 0.95 * (1 + 0.32 * strokes).clamp_(0.3, 1.8)
     scene.canvas.paint(paint, alpha, window)
+
+
+def _mustache_colour(scene: Scene) -> Tensor:
+    """Return the albedo (3, 1, 1): that of the hair, made darker where it would not stand out from the skin."""
+    hair, tone = scene.hair * 0.55, float(scene.tone.mean())
+    contrast = float(hair.mean()) / tone
+    return hair if contrast < 0.22 or contrast > 3.0 else hair * (0.22 / contrast)
 
 
 def paint_eyeglasses(scene: Scene) -> None:
@@ -180,8 +190,10 @@ def paint_eyeglasses(scene: Scene) -> None:
     shadow = F.avg_pool2d(rim[None, None], 5, 1, 2)[0, 0].roll(max(1, scene.frame.size // 48), 0)
     scene.canvas.darken((1 - 0.30 * shadow * head) * (1 - 0.08 * lens), window)
     streak = ridge(mirrored * 0.8 + (f.vf - eyes.y) * 1.1 + 0.02, 0.03)
-    scene.canvas.paint(colour((1.0, 1.0, 1.0)), lens * (0.04 + 0.14 * streak), window)
-    frame = colour((0.012, 0.012, 0.012) if worn.frame_colour < 0.65 else (0.10, 0.05, 0.02))
+    scene.canvas.paint(colour((1.0, 1.0, 1.0)), lens * (0.03 + 0.08 * streak), window)
+    # A dark frame would be lost on dark skin.
+    dull = (0.012, 0.012, 0.012) if worn.frame_colour < 0.65 else (0.055, 0.022, 0.010)
+    frame = colour(dull if float(scene.tone.mean()) > 0.18 else (0.46, 0.36, 0.20))
     paint = frame * (1 + 0.6 * scene.diffuse[window]) + 0.02 * smoothstep(0.2, -0.3, f.vf - eyes.y)
     scene.canvas.paint(paint, rim, window)
     scene.canvas.classes[window].masked_fill_(torch.maximum(lens, rim) > 0.5, GLASSES)

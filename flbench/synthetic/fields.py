@@ -84,7 +84,7 @@ class Frame:
     @property
     def shift(self) -> tuple[float, float]:
         """How far the middle of the face moves sideways and down because the head is turned."""
-        return 0.11 * self.pose.yaw, 0.05 * self.pose.pitch
+        return 0.13 * self.pose.yaw, 0.06 * self.pose.pitch
 
     @property
     def pixel(self) -> float:
@@ -96,7 +96,7 @@ class Frame:
         if feature:
             dome = math.sqrt(max(0.0, 1 - (u / 0.6) ** 2))
             u, v = u + self.shift[0] * dome, v + self.shift[1]
-            half_u, half_v = half_u * 1.12 + 0.02, half_v + 0.02
+            half_u, half_v = half_u * 1.18 + 0.025, half_v + 0.025
         cosine, sine = math.cos(self.pose.roll), math.sin(self.pose.roll)
         half_x = half_u * cosine + half_v * abs(sine) + 0.03
         half_y = half_v * cosine + half_u * abs(sine) + 0.03
@@ -150,7 +150,7 @@ def make_fields(identity: Identity, frame: Frame) -> Fields:
     v = ((y - pose.y) * cosine - (x - pose.x) * sine) / pose.scale + 0.006 * broad_v
     dome = u.mul(1 / 0.6).square_().neg_().add_(1).clamp_(min=0).sqrt_()
     uf = u - frame.shift[0] * dome
-    uf = uf * (1 + 0.10 * pose.yaw * uf.mul(20).clamp_(-1, 1))
+    uf = uf * (1 + 0.14 * pose.yaw * uf.mul(20).clamp_(-1, 1))
     vf = v - frame.shift[1] * dome
     return Fields(x, y, u, v, uf, vf, broad, medium, small, tiny, grain)
 
@@ -162,12 +162,18 @@ class Canvas:
         self.rgb = torch.zeros(3, size, size)
         self.classes = torch.zeros(size, size, dtype=torch.uint8)
 
-    def paint(self, paint: Tensor, alpha: Tensor, window: Window, label: int | None = None) -> None:
-        """Blend `paint` (3, h, w) or (3, 1, 1) over a window; pixels covered by more than half take the class."""
+    def paint(
+        self, paint: Tensor, alpha: Tensor, window: Window, label: int | None = None, *, solid: Tensor | None = None
+    ) -> None:
+        """Blend `paint` (3, h, w) or (3, 1, 1) over a window.
+
+        Pixels covered by more than half take the class; what has loose strands gives its `solid` coverage for that.
+        """
         region = self.rgb[:, window[0], window[1]]
-        region += (paint - region) * alpha
+        # `lerp` gives the paint itself where alpha is 1: nothing hidden leaks through the rounding.
+        torch.lerp(region, paint, alpha, out=region)
         if label is not None:
-            self.classes[window].masked_fill_(alpha > 0.5, label)
+            self.classes[window].masked_fill_((alpha if solid is None else solid) > 0.5, label)
 
     def darken(self, factor: Tensor, window: Window) -> None:
         """Multiply a window by a factor (h, w)."""

@@ -24,11 +24,16 @@ ATTRIBUTES: tuple[str, ...] = (
 
 HAIR_COLOURS: tuple[str, ...] = ("black_hair", "blond_hair", "brown_hair")
 
-EDITS: Mapping[str, str] = {name: name for name in ATTRIBUTES if name != "young"} | {"age": "young"}
+EDITS: Mapping[str, str] = {name: name for name in ATTRIBUTES if name != "young"} | {"age": "young", "gender": "male"}
 """Edit (the manifest's `attribute` column, names of the paper's Table 1) -> the attribute that it flips."""
 
-GEOMETRIC_EDITS: frozenset[str] = frozenset({"bald", "bangs", "eyeglasses", "male", "mustache", "smile", "age"})
+GEOMETRIC_EDITS: frozenset[str] = frozenset(
+    {"bald", "bangs", "eyeglasses", "male", "gender", "mustache", "smile", "age"}
+)
 """Edits that change the parsing map; the three hair colours leave it as it is."""
+
+SCENERIES: tuple[str, ...] = ("studio", "outdoor")
+"""Families of backgrounds: walls and blurred rooms, or foliage, skies and buildings."""
 
 _IDENTITY_STREAM = 9101
 T = TypeVar("T")
@@ -82,6 +87,10 @@ class Attributes:
         attribute = EDITS[name]
         return self.set(attribute, not getattr(self, attribute))
 
+    def lacks(self, name: str) -> bool:
+        """Tell whether the edit `name` would make what its name says: add its attribute, or for `age` take youth."""
+        return getattr(self, EDITS[name]) == (name == "age")
+
 
 def _draw(sample: Callable[[np.random.Generator], object]) -> Any:
     """Declare a latent by how it is drawn."""
@@ -109,37 +118,42 @@ def _sample(kind: Callable[..., T], rng: np.random.Generator) -> T:
 class Pose:
     """Where the head is; the unit of all lengths is half the image side divided by `scale`."""
 
-    roll: float = _normal(0, 0.05, 0.14)
-    yaw: float = _normal(0, 0.40, 0.9)
-    pitch: float = _normal(0, 0.40, 0.9)
-    scale: float = _uniform(1.22, 1.38)
+    roll: float = _normal(0, 0.06, 0.16)
+    yaw: float = _normal(0, 0.50, 1.1)
+    pitch: float = _normal(0, 0.45, 1.0)
+    scale: float = _uniform(1.33, 1.49)
     x: float = _normal(0, 0.02, 0.05)
-    y: float = _normal(0.06, 0.02, 0.05)
+    y: float = _normal(0.015, 0.02, 0.05)
 
 
 @dataclass(frozen=True)
 class Shape:
     """Head, nose and neck."""
 
-    width: float = _uniform(0.405, 0.455)
+    width: float = _uniform(0.375, 0.425)
     chin: float = _uniform(0.56, 0.62)
-    skull: float = _uniform(0.59, 0.64)
+    skull: float = _uniform(0.56, 0.61)
     jaw: float = _uniform(2.0, 2.4)
-    taper: float = _uniform(0.19, 0.27)
+    taper: float = _uniform(0.20, 0.29)
     cheek: float = _uniform(0.7, 1.3)
     nose_width: float = _uniform(0.060, 0.082)
     nose_length: float = _uniform(0.190, 0.230)
     nose_height: float = _uniform(1.0, 1.5)
-    neck: float = _uniform(0.185, 0.225)
+    neck: float = _uniform(0.185, 0.220)
     fold: float = _uniform(0.7, 1.3)
+    ear: float = _uniform(0.85, 1.15)
+    ear_out: float = _uniform(-0.006, 0.014)
 
 
 @dataclass(frozen=True)
 class Skin:
     """Colour of the skin: `melanin` 0 (light) to 1 (dark)."""
 
-    melanin: float = _beta(1.3, 2.1)
+    melanin: float = _beta(1.15, 2.2)
     warmth: float = _uniform(-1, 1)
+    undertone: float = _uniform(-1, 1)
+    oil: float = _uniform(0.3, 1.2)
+    beard: float = _uniform(0, 1)
     stubble: float = _uniform(0, 1)
     blush: float = _uniform(0.4, 1.3)
     freckles: float = _draw(lambda rng: float(rng.uniform() ** 3))
@@ -151,12 +165,12 @@ class Eyes:
 
     x: float = _uniform(0.180, 0.205)
     y: float = _uniform(-0.070, -0.042)
-    width: float = _uniform(0.080, 0.096)
-    height: float = _uniform(0.036, 0.051)
+    width: float = _uniform(0.083, 0.098)
+    height: float = _uniform(0.034, 0.045)
     tilt: float = _uniform(-0.10, 0.16)
     iris: float = _uniform(0, 1)
     iris_value: float = _uniform(0.6, 1.3)
-    gaze: float = _normal(0, 0.20, 0.5)
+    gaze: float = _normal(0, 0.15, 0.4)
     brow_height: float = _uniform(0.098, 0.124)
     brow_thickness: float = _uniform(0.010, 0.016)
     brow_arch: float = _uniform(0.010, 0.034)
@@ -169,9 +183,9 @@ class Mouth:
 
     y: float = _uniform(0.345, 0.375)
     width: float = _uniform(0.145, 0.180)
-    upper: float = _uniform(0.022, 0.032)
-    lower: float = _uniform(0.032, 0.046)
-    bend: float = _uniform(-0.010, 0.012)
+    upper: float = _uniform(0.024, 0.036)
+    lower: float = _uniform(0.038, 0.056)
+    bend: float = _uniform(-0.028, -0.008)
     makeup: float = _uniform(0, 1)
     mustache_width: float = _uniform(1.0, 1.3)
     mustache_height: float = _uniform(0.8, 1.2)
@@ -181,12 +195,16 @@ class Mouth:
 class Hair:
     """Cut and texture of the hair; its colour is an attribute."""
 
+    cut: float = _uniform(0, 1)
     volume: float = _uniform(0.06, 0.12)
     length: float = _uniform(0, 1)
+    recession: float = _draw(lambda rng: float(rng.uniform() ** 2))
+    flyaway: float = _uniform(0.3, 1.2)
+    streaks: float = _uniform(0, 1)
     part: float = _uniform(-0.6, 0.6)
     line: float = _uniform(-0.41, -0.35)
     curl: float = _draw(lambda rng: float(rng.uniform() ** 2))
-    value: float = _uniform(0.8, 1.25)
+    value: float = _uniform(0.85, 1.2)
     sweep: float = _uniform(-1, 1)
     bang_length: float = _uniform(0.12, 0.175)
     bang_slant: float = _uniform(-0.25, 0.25)
@@ -194,13 +212,16 @@ class Hair:
 
 @dataclass(frozen=True)
 class Light:
-    """One warm or cool key light with an ambient term."""
+    """One warm or cool key light, soft or hard; a fill of the opposite colour; perhaps light along the rim."""
 
     x: float = _uniform(-0.8, 0.8)
     y: float = _uniform(-0.75, -0.2)
-    ambient: float = _uniform(0.28, 0.48)
-    key: float = _uniform(0.88, 1.2)
+    ambient: float = _uniform(0.20, 0.46)
+    key: float = _uniform(0.90, 1.22)
     warmth: float = _uniform(-1, 1)
+    wrap: float = _uniform(0.12, 0.40)
+    rim: float = _beta(1.0, 2.5)
+    rim_side: float = _uniform(-1, 1)
 
 
 def _colour(low: float, high: float, power: float = 1.0) -> Any:
@@ -215,8 +236,15 @@ class Surroundings:
     far: tuple[float, float, float] = _colour(0.02, 0.60)
     angle: float = _uniform(0, 6.28)
     blobs: float = _uniform(0, 1)
+    kind: float = _uniform(0, 1)
+    seed: int = _draw(lambda rng: int(rng.integers(2**31)))
     cloth: tuple[float, float, float] = _colour(0.01, 0.6, 1.5)
+    second: tuple[float, float, float] = _colour(0.01, 0.8)
+    garment: float = _uniform(0, 1)
+    pattern: float = _uniform(0, 1)
+    pitch: float = _uniform(18, 46)
     collar: float = _uniform(0, 1)
+    hat: float = _uniform(0, 1)
     frame_thickness: float = _uniform(0.010, 0.016)
     frame_width: float = _uniform(0.115, 0.138)
     frame_height: float = _uniform(0.078, 0.108)
@@ -239,6 +267,7 @@ class Identity:
     hair: Hair
     light: Light
     surroundings: Surroundings
+    scenery: str = SCENERIES[0]
 
 
 def _sample_attributes(rng: np.random.Generator, melanin: float) -> Attributes:
@@ -262,12 +291,18 @@ def _sample_attributes(rng: np.random.Generator, melanin: float) -> Attributes:
     return replace(attributes, **{HAIR_COLOURS[colour]: True}) if colour < 3 else attributes
 
 
-def sample_identity(seed: int) -> Identity:
-    """Draw one person. The same seed gives the same person on every machine.
+def sample_identity(seed: int, scenery: str = SCENERIES[0]) -> Identity:
+    """Draw one person. The same seed gives the same person on every machine, in whatever scenery.
 
     Args:
         seed: Any non-negative integer.
+        scenery: One of `SCENERIES`; changes the background and nothing else.
+
+    Raises:
+        ValueError: If there is no such scenery.
     """
+    if scenery not in SCENERIES:
+        raise ValueError(f"no scenery {scenery!r}; known: {', '.join(SCENERIES)}")
     rng = np.random.Generator(np.random.PCG64([_IDENTITY_STREAM, seed]))
     skin = _sample(Skin, rng)
     return Identity(
@@ -281,4 +316,5 @@ def sample_identity(seed: int) -> Identity:
         light=_sample(Light, rng),
         surroundings=_sample(Surroundings, rng),
         attributes=_sample_attributes(rng, skin.melanin),
+        scenery=scenery,
     )
