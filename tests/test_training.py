@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from flbench.errors import UsageError
-from flbench.synthetic.faces import ATTRIBUTES, EDITS
+from flbench.synthetic.faces import ATTRIBUTES
+from flbench.synthetic.generators import FAMILIES, Verdict
+from flbench.synthetic.losses import fooling_loss, judging_loss, region_loss
 from flbench.synthetic.pairs import prepare_faces, sample_pairs
-from flbench.synthetic.training import Recipe, learning_rate, region_loss, train_generator
+from flbench.synthetic.training import Recipe, learning_rate, train_generator
 
 PEOPLE, SIZE = 8, 32
+EDITS = FAMILIES["stgan"].learnt
 
 
 @pytest.fixture(scope="module")
@@ -37,23 +40,45 @@ def test_the_rate_warms_up_stays_and_falls():
 
 
 def test_the_region_counts_as_much_as_the_image():
-    """A quarter of the pixels changes; the output misses all of it by .4: mean .1, and .4 in the region."""
-    source = torch.zeros(1, 3, 4, 4)
+    """The left half changes by .4 and the output misses all of it: .4 in the region, and half of that in the image.
+
+    Blurring smears the edge between the halves without losing any of the error inside the picture.
+    """
+    source = torch.zeros(1, 3, 8, 8)
     target = source.clone()
-    target[..., :2, :2] = 0.4
-    assert region_loss(source, target, source).item() == pytest.approx(0.1 + 0.4)
-    assert region_loss(target + 0.1, target, source).item() == pytest.approx(0.1 + 0.1)
+    target[..., :4] = 0.4
+    sharp, blurred_inside = 0.4, 0.4 * (8 * 3 + 8 * 0.75) / 32
+    in_region = 0.3 * sharp + 0.7 * blurred_inside
+    assert region_loss(source, target, source, 0.3).item() == pytest.approx(0.2 + in_region, rel=1e-5)
 
 
 def test_without_a_change_the_loss_is_the_mean_error():
     image = torch.rand(2, 3, 8, 8)
-    assert region_loss(image + 0.25, image, image).item() == pytest.approx(0.25, rel=1e-5)
+    assert region_loss(image + 0.25, image, image, 0.3).item() == pytest.approx(0.25, rel=1e-5)
+
+
+def test_a_checkerboard_costs_little():
+    """Without sharpness nothing but the discriminator pulls at the highest frequencies."""
+    image, board = torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16)
+    board[..., ::2, ::2] = -1
+    board[..., 1::2, 1::2] = -1
+    assert region_loss(image + 0.1 * board, image, image, 0.0) < 0.2 * region_loss(image + 0.1, image, image, 0.0)
+    assert region_loss(image + 0.1 * board, image, image, 1.0).item() == pytest.approx(0.1)
+
+
+def test_the_discriminator_s_losses_by_hand():
+    patches = torch.tensor([1.0, 0.5, 0.0, 1.0]).view(4, 1, 1, 1)
+    verdict = Verdict(patches, torch.zeros(4, 10))
+    attributes = torch.zeros(2, 10)
+    assert fooling_loss(verdict).item() == pytest.approx((0 + 0.25 + 1 + 0) / 4)
+    expected = (0 + 0.25) / 2 + (0 + 1) / 2 + np.log(2)
+    assert judging_loss(verdict, attributes).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_batches_depend_on_seed_and_step_only(faces):
-    first = sample_pairs(faces, range(PEOPLE), 6, seed=1, step=5)
-    again = sample_pairs(faces, range(PEOPLE), 6, seed=1, step=5)
-    other = sample_pairs(faces, range(PEOPLE), 6, seed=1, step=6)
+    first = sample_pairs(faces, range(PEOPLE), EDITS, 6, seed=1, step=5)
+    again = sample_pairs(faces, range(PEOPLE), EDITS, 6, seed=1, step=5)
+    other = sample_pairs(faces, range(PEOPLE), EDITS, 6, seed=1, step=6)
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0])
 
@@ -61,9 +86,10 @@ def test_batches_depend_on_seed_and_step_only(faces):
 def test_pairs_change_the_image_if_and_only_if_the_attributes_differ(faces):
     unchanged = 0
     for step in range(30):
-        sources, targets, differences = sample_pairs(faces, range(PEOPLE), 8, seed=0, step=step)
+        sources, targets, differences, wanted = sample_pairs(faces, range(PEOPLE), EDITS, 8, seed=0, step=step)
         assert sources.min() >= -1
         assert sources.max() <= 1
+        assert set(wanted.unique().tolist()) <= {0.0, 1.0}
         for source, target, difference in zip(sources, targets, differences, strict=True):
             same = not difference.any()
             unchanged += same
@@ -75,7 +101,7 @@ def test_pairs_change_the_image_if_and_only_if_the_attributes_differ(faces):
 def test_small_edits_are_drawn_more_often(faces):
     counts = np.zeros(len(ATTRIBUTES))
     for step in range(80):
-        counts += sample_pairs(faces, range(PEOPLE), 8, seed=2, step=step)[2].abs().sum(0).numpy()
+        counts += sample_pairs(faces, range(PEOPLE), EDITS, 8, seed=2, step=step)[2].abs().sum(0).numpy()
     assert counts[ATTRIBUTES.index("eyeglasses")] > 1.5 * counts[ATTRIBUTES.index("male")]
 
 

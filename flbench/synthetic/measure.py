@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,37 +62,48 @@ def apply(generator: nn.Module, images: Tensor, differences: Tensor) -> Tensor:
     return output.float().clamp_(-1, 1).add_(1).mul_(127.5).round_().to(torch.uint8)
 
 
-def measure_generator(generator: nn.Module, faces: Faces, people: range) -> dict[str, Any]:
+def measure_generator(
+    generator: nn.Module, faces: Faces, people: range, edits: Sequence[str], intensity: Mapping[str, float]
+) -> dict[str, Any]:
     """Measure a generator on people it was not trained on.
 
+    Args:
+        generator: In evaluation mode.
+        faces: Photos of the people and of their flips.
+        people: Whom to measure on.
+        edits: Keys of `EDITS`; asked of people who lack what the edit makes.
+        intensity: Edits whose attribute difference is multiplied, and by what.
+
     Returns:
-        `held_out_l1`: mean absolute error against the ideal edit, 0-255; `edits`: for every edit that adds an
-        attribute the mean of M (the gray difference to the photo, 0-1) `inside` and `outside` the region where the
-        ideal edit differs by more than .06 (dilated by a pixel), their `ratio`, the region's `share` of M's mass,
-        its `area` and the number `n` of people; `reconstruction`: the mean of M without an edit; `fingerprint` and
-        `fingerprint_photos`: spectral peaks in dB of the reconstructions and of the photos.
+        `held_out_l1`: mean absolute error against the ideal edit, 0-255; `edits`: for every edit the mean of M (the
+        gray difference to the photo, 0-1) `inside` and `outside` the region where the ideal edit differs by more than
+        .06 (dilated by a pixel), their `ratio`, the region's `share` of M's mass, its `area` and the number `n` of
+        people; `reconstruction`: the mean of M without an edit; `fingerprint` and `fingerprint_photos`: spectral
+        peaks in dB of the fakes, reconstructions included, and of the photos.
     """
-    photos = faces.images[people.start : people.stop, 0]
-    edits: dict[str, Any] = {}
-    errors = []
-    for index, edit in enumerate(EDITS, start=1):
-        before = faces.attributes[people.start : people.stop, 0]
-        after = faces.attributes[people.start : people.stop, index]
+    chosen_people = slice(people.start, people.stop)
+    photos, before = faces.images[chosen_people, 0], faces.attributes[chosen_people, 0]
+    measured: dict[str, Any] = {}
+    plain = _apply_all(generator, photos, np.zeros((len(photos), len(ATTRIBUTES)), np.float32))
+    errors, made = [], [plain]
+    for edit in edits:
         attribute = ATTRIBUTES.index(EDITS[edit])
-        chosen = np.ones(len(before), bool) if edit in ("male", "age") else after[:, attribute] > before[:, attribute]
+        after = faces.attributes[chosen_people, 1 + attribute]
+        chosen = (after[:, attribute] > before[:, attribute]) != (edit == "age")
         if not chosen.any():
             continue
-        ideal = faces.images[people.start : people.stop, index][chosen]
-        fakes = _apply_all(generator, photos[chosen], (after - before)[chosen])
+        ideal = faces.images[chosen_people, 1 + attribute][chosen]
+        difference = (after - before)[chosen] * np.float32(intensity.get(edit, 1.0))
+        fakes = _apply_all(generator, photos[chosen], difference)
         errors.append(np.abs(fakes.astype(np.float32) - ideal).mean())
-        edits[edit] = _strength(photos[chosen], ideal, fakes)
-    plain = _apply_all(generator, photos, np.zeros((len(photos), len(ATTRIBUTES)), np.float32))
+        made.append(fakes)
+        measured[edit] = _strength(photos[chosen], ideal, fakes)
     difference = np.abs(plain.astype(np.float32) - photos) / 255
     return {
         "held_out_l1": round(float(np.mean(errors)), 2),
-        "edits": edits,
+        "edits": measured,
         "reconstruction": round(float(gray(difference).mean()), 4),
-        "fingerprint": spectral_peaks(plain),
+        "fingerprint": spectral_peaks(np.concatenate(made)),
         "fingerprint_photos": spectral_peaks(photos),
     }
 

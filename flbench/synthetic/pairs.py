@@ -6,13 +6,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flbench.synthetic.camera import photograph, sensor_size
-from flbench.synthetic.faces import ATTRIBUTES, EDITS, RENDERER_VERSION, render, sample_identity
+from flbench.synthetic.camera import CAMERAS, photograph, sensor_size
+from flbench.synthetic.faces import ATTRIBUTES, EDITS, RENDERER_VERSION, Attributes, render, sample_identity
+from flbench.synthetic.identity import SCENERIES
 from flbench.synthetic.workers import pool
 
 FIRST_TRAINING_SEED = 1_000_000
@@ -22,21 +24,21 @@ WEIGHTS: Mapping[str, float] = {
     "eyeglasses": 3,
     "smile": 3,
     "mustache": 3,
-    "bangs": 3,
+    "gender": 3,
+    "age": 3,
+    "bangs": 2,
     "bald": 1.5,
-    "black_hair": 1,
-    "blond_hair": 1,
-    "brown_hair": 1,
-    "male": 0.7,
-    "age": 0.7,
 }
-"""How often an edit is sampled: small edits are hard to learn and need about three times as many pairs."""
+"""How often an edit is sampled, 1 if not named: what is small, or asked for in both directions, is hard to learn."""
+
+BOTH_WAYS = ("gender", "age")
+"""Edits that are taught in both directions alike: in the paper's data they turn a trait over."""
 
 IDENTITY_SHARE = 0.15
 """Share of pairs without an edit."""
 
 ADDING_SHARE = 0.75
-"""Share of the edits that add the attribute; the rest remove it."""
+"""Share of the other edits that add the attribute; the rest remove it."""
 
 _PAIR_STREAM = 9105
 _CHUNK = 20
@@ -44,29 +46,50 @@ _CHUNK = 20
 
 @dataclass(frozen=True)
 class Faces:
-    """Photos of people with each edit: index 0 is the photo itself, then one photo per entry of `EDITS`."""
+    """Photos of people with each attribute flipped: index 0 is the photo itself, 1 + i has `ATTRIBUTES[i]` flipped."""
 
     images: np.ndarray
-    """uint8 (people, 1 + edits, 3, S, S), memory-mapped."""
+    """uint8 (people, 1 + 10, 3, S, S), memory-mapped."""
     attributes: np.ndarray
-    """float32 (people, 1 + edits, 10)."""
+    """float32 (people, 1 + 10, 10)."""
 
 
-def photograph_edits(seed: int, size: int, edits: Sequence[str] = tuple(EDITS)) -> tuple[Tensor, np.ndarray]:
-    """Return the photo of one person and E edits of it: uint8 (1 + E, 3, size, size), attribute vectors (1 + E, 10)."""
-    identity = sample_identity(seed)
-    looks = [identity.attributes, *(identity.attributes.edit(edit) for edit in edits)]
+class Pairs(NamedTuple):
+    """A batch of B pairs."""
+
+    source: Tensor
+    """float32 (B, 3, S, S) in [-1, 1]."""
+    target: Tensor
+    """The same person after the edit."""
+    difference: Tensor
+    """float32 (B, 10): attributes of the target less those of the source."""
+    attributes: Tensor
+    """float32 (B, 10): attributes of the target."""
+
+
+def flips(look: Attributes) -> list[Attributes]:
+    """Return the look itself, then with each of `ATTRIBUTES` flipped."""
+    return [look, *(look.set(name, not getattr(look, name)) for name in ATTRIBUTES)]
+
+
+def photograph_looks(seed: int, size: int, looks: Callable[[Attributes], Sequence[Attributes]] = flips) -> np.ndarray:
+    """Return photos of one person in several looks, uint8 (looks, 3, size, size).
+
+    People alternate between both sceneries and, every second one, between both cameras.
+    """
+    identity = sample_identity(seed, SCENERIES[seed % 2])
+    camera = list(CAMERAS)[seed // 2 % 2]
     images = []
-    for look in looks:
+    for look in looks(identity.attributes):
         linear, _ = render([identity], [look], sensor_size(size))
-        images.append(photograph(linear, [seed], size))
-    return torch.cat(images), np.stack([look.vector() for look in looks])
+        images.append(photograph(linear, [seed], size, camera))
+    return torch.cat(images).numpy()
 
 
 def _render_chunk(first: int, count: int, size: int, path: Path) -> int:
     images = np.lib.format.open_memmap(path, mode="r+")
     for index in range(first, first + count):
-        images[index] = photograph_edits(FIRST_TRAINING_SEED + index, size)[0].numpy()
+        images[index] = photograph_looks(FIRST_TRAINING_SEED + index, size)
     return count
 
 
@@ -87,7 +110,7 @@ def prepare_faces(
     done = path.with_suffix(".json")
     attributes = _attributes(people)
     if not done.exists():
-        shape = (people, 1 + len(EDITS), 3, size, size)
+        shape = (people, 1 + len(ATTRIBUTES), 3, size, size)
         np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape).flush()
         rendered = 0
         with pool(workers) as executor:
@@ -104,48 +127,44 @@ def prepare_faces(
 
 
 def _attributes(people: int) -> np.ndarray:
-    """Return the attribute vectors of the training people and their edits."""
-    rows = []
-    for index in range(people):
-        attributes = sample_identity(FIRST_TRAINING_SEED + index).attributes
-        rows.append([attributes.vector(), *(attributes.edit(edit).vector() for edit in EDITS)])
-    return np.array(rows, dtype=np.float32)
+    """Return the attribute vectors of the training people and their flips."""
+    looks = (flips(sample_identity(FIRST_TRAINING_SEED + index).attributes) for index in range(people))
+    return np.array([[look.vector() for look in row] for row in looks], dtype=np.float32)
 
 
-def sample_pairs(faces: Faces, people: range, count: int, *, seed: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+def sample_pairs(faces: Faces, people: range, edits: Sequence[str], count: int, *, seed: int, step: int) -> Pairs:
     """Draw the batch of one step; it depends on seed and step only, so a resumed training sees the same batches.
 
     Args:
         faces: The rendered people.
         people: Which of them may be drawn.
+        edits: Which edits may be drawn, keys of `EDITS`.
         count: Number of pairs B.
         seed: Seed of the training.
         step: Number of the step.
-
-    Returns:
-        Inputs and targets, float32 (B, 3, S, S) in [-1, 1], and attribute differences, float32 (B, 10).
     """
     rng = np.random.Generator(np.random.PCG64([_PAIR_STREAM, seed, step]))
-    odds = np.array([WEIGHTS[edit] for edit in EDITS])
+    odds = np.array([WEIGHTS.get(edit, 1) for edit in edits], dtype=np.float64)
     odds /= odds.sum()
-    inputs, targets, differences = [], [], []
+    sources, targets, before_after = [], [], []
     for _ in range(count):
         person = int(rng.integers(people.start, people.stop))
-        edit = int(rng.choice(len(odds), p=odds))
+        edit = edits[int(rng.choice(len(odds), p=odds))]
         adding, unchanged, flipped = rng.random(3)
-        before, after = 0, 1 + edit
-        attribute = ATTRIBUTES.index(EDITS[list(EDITS)[edit]])
+        attribute = ATTRIBUTES.index(EDITS[edit])
+        before, after = 0, 1 + attribute
         adds = faces.attributes[person, after, attribute] > faces.attributes[person, before, attribute]
-        if adds != (adding < ADDING_SHARE):
+        if adds != (adding < (0.5 if edit in BOTH_WAYS else ADDING_SHARE)):
             before, after = after, before
         if unchanged < IDENTITY_SHARE:
             after = before
         pair = faces.images[person, [before, after]]
         pair = pair[..., ::-1] if flipped < 0.5 else pair
-        inputs.append(pair[0])
+        sources.append(pair[0])
         targets.append(pair[1])
-        differences.append(faces.attributes[person, after] - faces.attributes[person, before])
-    return _to_tensor(inputs), _to_tensor(targets), torch.from_numpy(np.stack(differences))
+        before_after.append(faces.attributes[person, [before, after]])
+    looks = torch.from_numpy(np.stack(before_after))
+    return Pairs(_to_tensor(sources), _to_tensor(targets), looks[:, 1] - looks[:, 0], looks[:, 1].clone())
 
 
 def _to_tensor(images: list[np.ndarray]) -> Tensor:
