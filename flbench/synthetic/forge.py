@@ -7,36 +7,32 @@ import json
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor, nn
 
 from flbench.data.dataset import About, read_dataset, write_dataset
 from flbench.data.manifest import COLUMNS, ENTIRE
-from flbench.errors import RunError, UsageError
-from flbench.files import file_digest
+from flbench.data.parsing import PALETTE
+from flbench.errors import Interrupted, RunError, UsageError
+from flbench.files import file_digest, storage_error, write_json
+from flbench.synthetic import finish
 from flbench.synthetic.camera import photograph, resize_classes, sensor_size
-from flbench.synthetic.faces import (
-    EDITS,
-    GEOMETRIC_EDITS,
-    HAIR_COLOURS,
-    Attributes,
-    Identity,
-    render,
-    sample_identity,
-)
+from flbench.synthetic.casting import Chunk, amount, chunks, need_of
+from flbench.synthetic.faces import EDITS, GEOMETRIC_EDITS, Attributes, Identity, render, sample_identity
+from flbench.synthetic.generators import FAMILIES
 from flbench.synthetic.measure import apply
 from flbench.synthetic.profiles import (
     DATABASE,
     EXPECTED,
-    PROFILES,
     RECIPE_VERSION,
     Profile,
     expected_pixels,
@@ -46,31 +42,27 @@ from flbench.synthetic.profiles import (
 from flbench.synthetic.training import load_generator
 from flbench.synthetic.workers import pool, steady
 
-CHUNK = 8
-"""People per unit of work. Fixed: a generator's last bits may depend on how many images share a batch."""
-
-_PALETTE = bytes.fromhex(
-    "000000 e0ac8a 5ca43c d6c628 3e46f0 c424c8 3ce2e6 f6bec4 784618 e82c2c"
-    "78d23c f4f45a 1c1c96 283cbe f05096 28bebe 145a14 f69c42 28b446"
-)
-"""One colour per CelebAMask-HQ class, for whoever opens a parsing map in a viewer."""
+ROWS = ".forge"
+"""Folder, in a data set being made, of the rows of finished chunks and of what decided their pixels."""
 
 
 def make(profile: str, into: Path, *, workers: int = 1, progress: Callable[[int, int], None] | None = None) -> None:
     """Make the data set of a profile.
 
-    It is made in a folder beside `into` and moved there when it is whole; a kill leaves nothing under the final name.
-    Pixels do not depend on the number of workers.
+    It is made in a folder beside `into` and moved there when it is whole. What a stopped or killed making finished is
+    kept beside, and the next one goes on from there, unless the recipe or the machine is another. Pixels depend
+    neither on that nor on the number of workers.
 
     Args:
         profile: A name in `PROFILES`.
         into: The data set's folder; must not exist.
         workers: Processes; 1 makes it in this process.
-        progress: Called with the number of people done and their total.
+        progress: Called with the number of images made and their total.
 
     Raises:
         UsageError: No such profile, or `into` exists.
-        RunError: Another process is making it, or the disk refuses.
+        RunError: Another process is making it, or the disk refuses or has too little space.
+        Interrupted: Ctrl+C; what is finished is kept.
     """
     chosen, partial = profile_named(profile), into.with_name(f"{into.name}.partial")
     if into.exists():
@@ -78,15 +70,15 @@ def make(profile: str, into: Path, *, workers: int = 1, progress: Callable[[int,
     try:
         into.parent.mkdir(parents=True, exist_ok=True)
         with _alone(into):
-            _clear(partial)
-            try:
-                _make(chosen, partial, workers, progress)
-                partial.rename(into)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+            _prepare(partial, profile)
+            _make(chosen, partial, workers, progress)
+            partial.rename(into)
+            shutil.rmtree(into / ROWS, ignore_errors=True)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise RunError(f"data set {into} cannot be made: {reason}", hint="nothing was left there") from error
+        raise storage_error(error, into) from error
+    except KeyboardInterrupt as error:
+        hint = "run the same command again to go on"
+        raise Interrupted(f"stopped; what is finished of {into.name} is kept beside it", hint=hint) from error
 
 
 def pixel_checksum(digests: Mapping[str, str]) -> str:
@@ -102,21 +94,6 @@ def machine_kind() -> str:
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def applicable(identity: Identity, attribute: str) -> bool:
-    """Tell whether a photo can be edited so: it lacks the attribute, and hair edits need hair.
-
-    `age` makes young people old; `entire` re-synthesises anyone.
-    """
-    look = identity.attributes
-    if attribute == ENTIRE:
-        return True
-    if attribute == "age":
-        return look.young
-    if look.bald and (attribute in HAIR_COLOURS or attribute == "bangs"):
-        return False
-    return not getattr(look, EDITS[attribute])
-
-
 @contextmanager
 def _alone(into: Path) -> Iterator[None]:
     """Hold the lock of a data set being made."""
@@ -129,53 +106,88 @@ def _alone(into: Path) -> Iterator[None]:
         raise RunError(f"another process is making {into}", hint="wait for it to end") from error
 
 
-def _clear(folder: Path) -> None:
-    """Remove what an earlier, killed making left."""
-    if folder.exists():
+def _prepare(folder: Path, profile: str) -> None:
+    """Make the folders; remove what an earlier making left if other pixels would come out now."""
+    wanted = {"recipe": recipe(profile), "machine": machine_kind(), "torch": torch.__version__}
+    mark = folder / ROWS / "recipe.json"
+    left: object = None
+    with suppress(OSError, ValueError):
+        left = json.loads(mark.read_text(encoding="utf-8"))
+    if left != wanted and folder.exists():
         shutil.rmtree(folder)
-    for name in ("images", "parsing"):
-        (folder / name).mkdir(parents=True)
+    for name in ("images", "parsing", ROWS):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    write_json(mark, wanted)
 
 
 def _make(profile: Profile, folder: Path, workers: int, progress: Callable[[int, int], None] | None) -> None:
-    """Make images and parsing maps, chunk by chunk, then the manifest."""
-    chunks = [
-        (split, seeds[start : start + CHUNK])
-        for split, seeds in ((split, profile.seeds(split)) for split in profile.people)
-        for start in range(0, len(seeds), CHUNK)
-    ]
-    rows: list[dict[str, str]] = []
-    done, total = 0, sum(profile.people.values())
-    for (_, seeds), made in zip(chunks, _all_chunks(profile, folder, chunks, workers), strict=True):
-        rows.extend(made)
-        done += len(seeds)
+    """Make the chunks that are not there yet, then the manifest of all of them."""
+    work = chunks(profile)
+    left = [chunk for chunk in work if not _is_whole(folder, chunk)]
+    _check_space(profile, folder, left)
+    total = sum(chunk.images for chunk in work)
+    done = total - sum(chunk.images for chunk in left)
+    if progress and done:
+        progress(done, total)
+    for chunk in _as_made(profile, folder, left, workers):
+        done += chunk.images
         if progress:
             progress(done, total)
+    rows = [row for chunk in work for row in _read_rows(folder, chunk)]
     digests = {row["sample_id"]: row.pop("pixels") for row in rows}
     about = _about(profile, pixel_checksum(digests))
     write_dataset(folder, about, pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
-def _all_chunks(
-    profile: Profile, folder: Path, chunks: list[tuple[str, range]], workers: int
-) -> Iterator[list[dict[str, str]]]:
-    """Yield the rows of every chunk, in order."""
+def _check_space(profile: Profile, folder: Path, work: list[Chunk]) -> None:
+    need, free = need_of(profile, work).bytes, shutil.disk_usage(folder).free
+    if need > free:
+        message = (
+            f"{DATABASE} {profile.name} needs about {amount(need)} more, and {folder.parent} has {amount(free)} free"
+        )
+        raise RunError(message, hint="free some space, or let FLBENCH_HOME name a folder on another disk")
+
+
+def _as_made(profile: Profile, folder: Path, work: list[Chunk], workers: int) -> Iterator[Chunk]:
+    """Make chunks and yield them, in order."""
     if workers <= 1:
-        for split, seeds in chunks:
+        for chunk in work:
             with steady():
-                rows = make_chunk(profile.name, split, seeds, folder)
-            yield rows
+                make_chunk(profile, chunk, folder)
+            yield chunk
         return
     with pool(workers) as executor:
-        jobs = [executor.submit(make_chunk, profile.name, split, seeds, folder) for split, seeds in chunks]
-        for job in jobs:
-            yield job.result()
+        jobs = [executor.submit(make_chunk, profile, chunk, folder) for chunk in work]
+        for chunk, job in zip(work, jobs, strict=True):
+            job.result()
+            yield chunk
+
+
+def _rows_path(folder: Path, chunk: Chunk) -> Path:
+    return folder / ROWS / f"{chunk.number:05d}.json"
+
+
+def _read_rows(folder: Path, chunk: Chunk) -> list[dict[str, str]]:
+    return json.loads(_rows_path(folder, chunk).read_text(encoding="utf-8"))
+
+
+def _is_whole(folder: Path, chunk: Chunk) -> bool:
+    """Tell whether a chunk was made: its rows are there and its files hold what they say, even after a power cut."""
+    try:
+        return all(
+            file_digest(folder / row["image"]) == row["sha256"] and (folder / row["parsing"]).stat().st_size > 0
+            for row in _read_rows(folder, chunk)
+        )
+    except (OSError, ValueError):
+        return False
 
 
 def _about(profile: Profile, pixels: str) -> About:
     fingerprint = recipe(profile.name)
     expected = expected_pixels(profile.name)
     note = "Procedural faces and small generators; a ranking here is a hypothesis about photographs, not a result."
+    if profile.finished:
+        note += f" {finish.NOTE}"
     if expected and expected["recipe"] == fingerprint and expected["pixels"] != pixels:
         note += f" The pixels differ from those recorded on {expected['machine']} with torch {expected['torch']}."
         note += f" This machine is {machine_kind()} with torch {torch.__version__}."
@@ -205,75 +217,88 @@ def _generator(name: str) -> nn.Module:
     return _generators[name]
 
 
-def make_chunk(profile_name: str, split: str, seeds: range, folder: Path) -> list[dict[str, str]]:
-    """Make photos, parsing maps and fakes of a few people.
+def make_chunk(profile: Profile, chunk: Chunk, folder: Path) -> None:
+    """Make photos, parsing maps and fakes of a few people, and last their rows: with those the chunk is finished.
 
-    Returns:
-        Manifest rows, with one more column `pixels`: the sha256 of the image's raw pixels.
+    The rows are those of the manifest, with one more column `pixels`: the sha256 of the image's raw pixels.
     """
-    profile = PROFILES[profile_name]
-    people = [sample_identity(seed) for seed in seeds]
-    linear, classes = render(people, [person.attributes for person in people], sensor_size(profile.size))
-    photos = photograph(linear, list(seeds), profile.size)
+    setting = profile.settings[chunk.split]
+    people = [sample_identity(seed, setting.scenery) for seed in chunk.seeds]
+    linear, classes = render(people, [person.attributes for person in people], sensor_size(profile.native))
+    photos = photograph(linear, list(chunk.seeds), profile.native, camera=setting.camera)
     maps = resize_classes(classes, profile.size)
     rows = []
-    for person, photo, parsing in zip(people, photos, maps, strict=True):
+    for person, photo, parsing in zip(people, _enlarge(photos, profile.size), maps, strict=True):
         name = f"{person.seed:06d}"
-        rows.append(_row(folder, name, photo, person, split, _save_parsing(folder, name, parsing), label="real"))
-    for category in profile.categories[split]:
-        rows += _make_fakes(profile, folder, split, category, people, photos)
-    return rows
+        rows.append(_row(profile, folder, name, photo, person) | {"parsing": _save_parsing(folder, name, parsing)})
+    maps_of: dict[str, str] = {}
+    for category, seeds in chunk.fakes.items():
+        chosen = [chunk.seeds.index(seed) for seed in seeds]
+        rows += _make_fakes(profile, folder, category, [people[index] for index in chosen], photos[chosen], maps_of)
+    write_json(_rows_path(folder, chunk), [row | {"split": chunk.split} for row in rows])
 
 
 def _make_fakes(
-    profile: Profile, folder: Path, split: str, category: str, people: list[Identity], photos: Tensor
+    profile: Profile, folder: Path, category: str, people: list[Identity], photos: Tensor, maps_of: dict[str, str]
 ) -> list[dict[str, str]]:
-    """Make the fakes of one category for those people whose photo can be edited so."""
+    """Make the fakes of one category; `maps_of` remembers the parsing maps of edited faces, for all generators."""
     generator, attribute = category.split("/")
-    chosen = [index for index, person in enumerate(people) if applicable(person, attribute)]
-    if not chosen:
-        return []
-    before = [people[index].attributes for index in chosen]
-    after = before if attribute == ENTIRE else [look.edit(attribute) for look in before]
+    before = [person.attributes for person in people]
+    edits = [_edit(generator, attribute, person) for person in people]
+    after = [look.edit(edit) for look, edit in zip(before, edits, strict=True)]
     difference = np.stack([new.vector() - old.vector() for old, new in zip(before, after, strict=True)])
-    fakes = apply(_generator(generator), photos[chosen], torch.from_numpy(difference))
+    difference *= FAMILIES[generator].intensity.get(attribute, 1.0)
+    fakes = apply(_generator(generator), photos, torch.from_numpy(difference))
     rows = []
-    for index, look, fake in zip(chosen, after, fakes, strict=True):
-        person = people[index]
+    for person, edit, look, fake in zip(people, edits, after, _enlarge(fakes, profile.size), strict=True):
         source = f"{person.seed:06d}"
         parsing = f"parsing/{source}.png"
-        if attribute in GEOMETRIC_EDITS:
-            parsing = _edited_parsing(profile, folder, person, look, attribute)
+        if edit in GEOMETRIC_EDITS:
+            edited = f"{source}-{EDITS[edit]}"
+            if edited not in maps_of:
+                maps_of[edited] = _edited_parsing(profile, folder, edited, person, look)
+            parsing = maps_of[edited]
+        row = _row(profile, folder, f"{source}-{generator}-{attribute}", fake, person)
         names = {"generator": generator, "attribute": attribute, "source": "" if attribute == ENTIRE else source}
-        name = f"{source}-{generator}-{attribute}"
-        rows.append(_row(folder, name, fake, person, split, parsing, label="fake") | names)
+        rows.append(row | names | {"label": "fake", "parsing": parsing})
     return rows
 
 
-def _edited_parsing(profile: Profile, folder: Path, person: Identity, look: Attributes, attribute: str) -> str:
-    """Write the parsing map of the edited face, once for all generators; return its path in the data set."""
-    name = f"{person.seed:06d}-{attribute}"
-    if not (folder / "parsing" / f"{name}.png").exists():
-        _, classes = render([person], [look], sensor_size(profile.size))
-        _save_parsing(folder, name, resize_classes(classes, profile.size)[0])
-    return f"parsing/{name}.png"
+def _edit(generator: str, attribute: str, person: Identity) -> str:
+    """Return the edit that makes a fake; a face made as a whole differs from the photo in an attribute too."""
+    if attribute != ENTIRE:
+        return attribute
+    learnt = FAMILIES[generator].learnt
+    return learnt[person.seed % len(learnt)]
 
 
-def _row(
-    folder: Path, name: str, image: Tensor, person: Identity, split: str, parsing: str, *, label: str
-) -> dict[str, str]:
-    """Write an image (3, S, S) and return its row."""
+def _enlarge(images: Tensor, size: int) -> Tensor:
+    """Bring images uint8 (B, 3, S, S) to (B, 3, size, size), photos and fakes alike: bicubic, antialiased."""
+    if images.shape[-1] == size:
+        return images
+    larger = F.interpolate(images.float(), size=(size, size), mode="bicubic", antialias=True, align_corners=False)
+    return larger.clamp_(0, 255).round_().to(torch.uint8)
+
+
+def _edited_parsing(profile: Profile, folder: Path, name: str, person: Identity, look: Attributes) -> str:
+    """Write the parsing map of an edited face; return its path in the data set."""
+    _, classes = render([person], [look], sensor_size(profile.native))
+    return _save_parsing(folder, name, resize_classes(classes, profile.size)[0])
+
+
+def _row(profile: Profile, folder: Path, name: str, image: Tensor, person: Identity) -> dict[str, str]:
+    """Write an image (3, S, S) and return its row, that of a photo without split and parsing map."""
     pixels = image.permute(1, 2, 0).contiguous().numpy()
+    if profile.finished:
+        pixels = finish.finish(pixels, person.seed)
     path = folder / "images" / f"{name}.png"
     Image.fromarray(pixels).save(path, compress_level=1)
     return dict.fromkeys(COLUMNS, "") | {
         "sample_id": name,
         "image": f"images/{name}.png",
-        "label": label,
+        "label": "real",
         "database": DATABASE,
         "identity": f"{DATABASE}-{person.seed:06d}",
-        "split": split,
-        "parsing": parsing,
         "sha256": file_digest(path),
         "pixels": hashlib.sha256(pixels.tobytes()).hexdigest(),
     }
@@ -282,7 +307,7 @@ def _row(
 def _save_parsing(folder: Path, name: str, classes: Tensor) -> str:
     """Write a parsing map as a palette PNG whose indices are the class numbers; return its path in the data set."""
     image = Image.fromarray(classes.numpy())
-    image.putpalette(_PALETTE)
+    image.putpalette(PALETTE)
     image.save(folder / "parsing" / f"{name}.png", compress_level=1)
     return f"parsing/{name}.png"
 

@@ -42,11 +42,31 @@ def pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """
     executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
     try:
+        with _deaf():
+            for _ in range(workers):
+                executor.submit(_nothing)
         yield executor
     except BrokenProcessPool as error:
         raise RunError("a rendering process died", hint="was the memory full? try with fewer workers") from error
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Ignore Ctrl+C for a moment: processes that are started meanwhile ignore it from their first instruction on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _nothing() -> None:
+    """Make the executor start a worker."""
 
 
 def _begin() -> None:
