@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from flbench.cli import main
+from flbench.synthetic.datasheet import datasheet
+from flbench.synthetic.profiles import OFFERED
 
 HERE = Path(__file__).parent
 
@@ -29,7 +31,18 @@ def contexts(context: click.Context) -> Iterator[click.Context]:
             yield from contexts(click.Context(command, parent=context, info_name=name))
 
 
-PAGES = {"commands.md": commands}
+def synthfaces() -> str:
+    """Return the datasheet of the embedded data set, with the pictures that `flbench data report` drew of it."""
+    parts = [datasheet().rstrip(), "", "## What it looks like", ""]
+    parts += ["Made by `flbench data report synthfaces --profile standard --into docs/synthfaces`, which also wrote"]
+    parts += ["[every number](synthfaces/report.md). Six people per category: photo, fake, and M.", ""]
+    parts += ["![Averaged spectra of what a median removes, photos and families](synthfaces/spectra.png)", ""]
+    for name in OFFERED:
+        parts += [f"![{name}: photo, fake and M of every category](synthfaces/{name}.jpg)", ""]
+    return "\n".join(parts)
+
+
+PAGES = {"commands.md": commands, "synthfaces.md": synthfaces}
 
 if __name__ == "__main__":
     for name, render in PAGES.items():

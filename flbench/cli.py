@@ -226,8 +226,8 @@ def list_(what: str, as_json: bool) -> None:
 @shared.study
 @shared.as_json
 def show(name: str, study: Path, as_json: bool) -> None:
-    """Show one method, protocol, or cell of a study in full."""
-    from flbench.registry import find_protocol, methods, protocols
+    """Show one method, protocol, data set made by code, or cell of a study in full."""
+    from flbench.registry import dataset_makers, find_protocol, load_maker, methods, protocols
     from flbench.study import Study
 
     base = name.partition(":")[0]
@@ -241,9 +241,13 @@ def show(name: str, study: Path, as_json: bool) -> None:
         protocol = find_protocol(name)
         console.json_out(protocol.model_dump(mode="json")) if as_json else console.protocol_card(protocol)
         return
+    if name in dataset_makers():
+        page = load_maker(name).datasheet()
+        console.json_out({"name": name, "datasheet": page}) if as_json else console.page(page)
+        return
     record = Study(study).record(name)
     if record is None:
-        known = [*methods(), *protocols(), *(r.cell for r in Study(study).records())]
+        known = [*methods(), *protocols(), *dataset_makers(), *(r.cell for r in Study(study).records())]
         raise UsageError(f"nothing is called {name!r}", hint=suggest(name, known))
     click.echo(record.to_json(), nl=False) if as_json else console.record_card(record)
 
@@ -270,6 +274,30 @@ def publish(study: Path, into: Path, check: bool, as_json: bool) -> None:
         console.files("differs" if check else "written", changed)
     if check and changed:
         raise FlbenchError(f"{len(changed)} boards differ from what the records give", hint="run: flbench publish")
+
+
+@main.command()
+@shared.study
+@click.option("--protocol", "-p", "protocols", multiple=True, metavar="NAME|FILE.toml", help="Protocol; repeatable.")
+@click.option("--into", type=click.Path(path_type=Path, dir_okay=False), help="Also write it into this markdown file.")
+@shared.as_json
+def agree(study: Path, protocols: tuple[str, ...], into: Path | None, as_json: bool) -> None:
+    """Compare the orders of the methods on two or more data sets: where they agree and where they do not.
+
+    It reads the records of a study. For each protocol that ran on several data sets, also with --map, it shows value
+    and place of every method on both, Kendall's tau-b, and the pairs of methods that both data sets tell apart.
+    """
+    from flbench import jobs
+    from flbench.reporting.agreement import agreement_document
+    from flbench.reporting.agreement_tables import agreement_tables
+
+    with console.progress() as progress:
+        found = jobs.compare_data(study, shared.split(protocols), into=into, progress=progress)
+    if as_json:
+        console.json_out([agreement_document(agreement) for agreement in found])
+    else:
+        console.show(agreement_tables(found))
+        console.files("written", [into] if into else [])
 
 
 main.add_command(data)

@@ -21,13 +21,18 @@ def data() -> None:
 @data.command()
 @click.argument("name", default="synthfaces")
 @shared.profile
+@click.option("--finish", is_flag=True, help="The variant with the same noise and JPEG on photos and fakes alike.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; default: one per core.")
-def make(name: str, profile: str, workers: int | None) -> None:
-    """Make a data set from code, in the cache folder (FLBENCH_HOME overrides where that is)."""
+def make(name: str, profile: str, finish: bool, workers: int | None) -> None:
+    """Make a data set from code, in the cache folder (FLBENCH_HOME overrides where that is).
+
+    Where an earlier call was stopped, this one goes on from there.
+    """
     from flbench import jobs
 
+    variant = f"{profile.removesuffix('-finished')}-finished" if finish else profile
     with console.progress() as progress:
-        dataset = jobs.make_dataset(name, profile, progress=progress, workers=workers)
+        dataset = jobs.make_dataset(name, variant, progress=progress, workers=workers, say=progress.say)
     console.dataset_card(dataset)
 
 
@@ -64,6 +69,26 @@ def pairs(fractions: str, as_json: bool, **options: Any) -> None:
     with console.progress() as progress:
         report = import_pairs(**options, fractions=shares, progress=lambda done, total: progress("import", done, total))
     console.json_out(report._asdict()) if as_json else console.import_report(report)
+
+
+@data.command()
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option(
+    "--parser",
+    default="synthfaces",
+    show_default=True,
+    metavar="NAME|folder:DIR|onnx:FILE|MODULE:CALLABLE",
+    help="What makes the maps: an installed parser, maps that lie in a folder, a network, a Python callable.",
+)
+@click.option("--replace", is_flag=True, help="Renew the maps that are there too.")
+@shared.as_json
+def parse(dataset: Path, parser: str, replace: bool, as_json: bool) -> None:
+    """Fill in the parsing maps that an imported data set lacks, so that regions can be scored."""
+    from flbench import jobs
+
+    with console.progress() as progress:
+        filled = jobs.parse_dataset(dataset, parser, replace=replace, progress=progress)
+    console.json_out(filled._asdict()) if as_json else console.parse_report(filled)
 
 
 @data.command()
@@ -106,6 +131,24 @@ def show_data(data: str, profile: str, sheet: Path | None, as_json: bool) -> Non
         console.files("sheet", [sheet])
 
 
+@data.command()
+@click.argument("name", default="synthfaces", metavar="[NAME|FOLDER]")
+@shared.profile
+@click.option("--into", type=click.Path(path_type=Path), help="Also write it there, with pictures.")
+@shared.as_json
+def report(name: str, profile: str, into: Path | None, as_json: bool) -> None:
+    """Measure the fakes of a data set: do they look like their name, where are they changed, what gives them away."""
+    from flbench import jobs
+    from flbench.reporting.data_report import report_tables, verdict_table
+
+    with console.progress() as progress:
+        dataset = jobs.open_dataset(name, profile, progress=progress)
+        document, written = jobs.report_dataset(dataset, into=into, progress=progress)
+    console.json_out(document) if as_json else console.show([*report_tables(document), verdict_table(document)])
+    if not as_json:
+        console.files("written", written)
+
+
 @data.command("train-generators")
 @click.option("--family", "families", multiple=True, help="Family to train; repeatable; default: all.")
 @click.option("--into", required=True, type=click.Path(path_type=Path), help="Folder for the weights and their cards.")
@@ -124,3 +167,37 @@ def train_generators(families: tuple[str, ...], into: Path, **budget: Any) -> No
     for family in shared.split(families) or FAMILIES:
         train_generator(family, into=into, progress=console.say, **budget)
         console.files("written", [into / f"{family}.safetensors", into / f"{family}.json"])
+
+
+@data.command("train-parser")
+@click.option("--into", required=True, type=click.Path(path_type=Path), help="Folder for the weights and their card.")
+@click.option("--steps", default=450, show_default=True, type=click.IntRange(min=1), help="Steps of 12 images each.")
+@click.option("--seconds", type=click.IntRange(min=1), help="Stop after so many seconds, if that comes first.")
+@click.option("--photos", type=click.Path(path_type=Path), help="Folder of real photos to measure the parser on.")
+@click.option("--masks", type=click.Path(path_type=Path), help="Folder of their parsing maps (CelebAMask-HQ).")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda...")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
+def train_parser(into: Path, photos: Path | None, masks: Path | None, **budget: Any) -> None:
+    """Train the parser that ships anew, and measure it: how its weights and their card came to be.
+
+    Without photos the card offers no region.
+    """
+    from flbench.synthetic import parser_training
+
+    if (photos is None) != (masks is None):
+        raise UsageError("--photos and --masks go together")
+    measured_on = None if photos is None or masks is None else (photos, masks)
+    parser_training.train_parser(into=into, measured_on=measured_on, progress=console.say, **budget)
+    console.files("written", parser_training.written(into))
+
+
+@data.command("train-classifier")
+@click.option("--into", required=True, type=click.Path(path_type=Path), help="Folder for the weights and their card.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Rendering processes.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
+def train_classifier(into: Path, workers: int, threads: int) -> None:
+    """Train the attribute classifier that judges the fakes anew: how its weights and their card came to be."""
+    from flbench.synthetic import classifier
+
+    classifier.train_classifier(into=into, workers=workers, threads=threads, progress=console.say)
+    console.files("written", [into / f"{classifier.NAME}.safetensors", into / f"{classifier.NAME}.json"])

@@ -1,23 +1,17 @@
-"""What a terminal shows: tables, progress, status words, errors. Data go to stdout, everything else to stderr.
-
-Text of users is never markup, carries no control characters, and is written in signs that the stream can encode. Where
-the stream is no terminal there are no colours, lines or bars, but plain text.
-"""
+"""What a terminal shows: tables, progress, status words, errors. Data go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from rich import box
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table as Grid
@@ -28,7 +22,8 @@ from flbench.protocol import Protocol
 from flbench.record import Record
 from flbench.reporting import cards
 from flbench.reporting.tables import Cell, Table
-from flbench.reporting.words import clean, seconds
+from flbench.reporting.words import seconds
+from flbench.streams import PIPE_WIDTH, Stream, err, out, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,79 +31,13 @@ if TYPE_CHECKING:
     from flbench.data.dataset import Dataset
     from flbench.data.importers import Report
     from flbench.data.inspection import Finding
+    from flbench.data.parsing import Filled
     from flbench.engine.plan import Plan
     from flbench.registry import MethodEntry
     from flbench.study import Study
 
-PIPE_WIDTH = 100
-"""Columns of a table where nothing tells the width."""
-
+_NAMED = 10
 _COLOURS = {"ok": "green", "partial": "yellow", "failed": "red", "skipped": "cyan", "broken": "red", "missing": "red"}
-_ASCII = {"–": "-", "—": "-", "‑": "-", "×": "x", "·": "|", "…": ".", "↑": "^", "↓": "v", "±": "~", "γ": "g"}
-_ASCII |= {"“": '"', "”": '"', "’": "'", "‘": "'", "\N{NO-BREAK SPACE}": " "}
-
-
-def printable(text: object, stream: IO[str] | None = None) -> str:
-    """Return text on one line, in signs that a stream can encode, one sign for one sign.
-
-    Args:
-        text: Anything.
-        stream: Where it goes; None for stdout.
-    """
-    return _encodable(clean(text), stream or sys.stdout)
-
-
-def _encodable(text: str, stream: IO[str]) -> str:
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return "".join(sign if _fits(sign, encoding) else _ASCII.get(sign, "?") for sign in text)
-    return text
-
-
-def _fits(sign: str, encoding: str) -> bool:
-    try:
-        sign.encode(encoding)
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-class _Stream:
-    """A text stream that replaces what it cannot encode, instead of failing half-way through a table."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        return self._stream.write(_encodable(text, self._stream))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Let the command end quietly, instead of with rich's exit code."""
-        raise BrokenPipeError
-
-
-def _on(stream: IO[str]) -> Console:
-    made = _Console(file=cast(IO[str], _Stream(stream)), markup=False, highlight=False, emoji=False)
-    if not made.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
-        made.width = PIPE_WIDTH
-    return made
-
-
-def out() -> Console:
-    """Return the console of stdout as it is now."""
-    return _on(sys.stdout)
-
-
-def err() -> Console:
-    """Return the console of stderr as it is now."""
-    return _on(sys.stderr)
 
 
 def status(word: str) -> Text:
@@ -311,13 +240,23 @@ def judge(records: Sequence[Record], missing: Sequence[str] = ()) -> None:
 def json_out(document: Any) -> None:
     """Print a JSON document on stdout, keys sorted, numbers as numbers."""
     text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False, default=str)
-    _Stream(sys.stdout).write(text + "\n")
+    Stream(sys.stdout).write(text + "\n")
 
 
 def files(word: str, paths: Iterable[Path]) -> None:
     """Print one line per file, after a word such as "written"."""
     for path in paths:
         out().print(Text(printable(f"{word} {path}")), soft_wrap=True)
+
+
+def page(text: str) -> None:
+    """Print a markdown page: laid out on a terminal, as it is written elsewhere."""
+    if not out().is_terminal:
+        Stream(sys.stdout).write(text)
+        return
+    from rich.markdown import Markdown
+
+    out().print(Markdown(text))
 
 
 def fits(documents: Sequence[Mapping[str, Any]], study: Study) -> None:
@@ -367,6 +306,17 @@ def import_report(report: Report) -> None:
     for word, lines in (("skipped", report.skipped), ("warning", report.warnings)):
         for name, reason in lines:
             say(f"{word}: {name}: {reason}", "yellow")
+
+
+def parse_report(filled: Filled) -> None:
+    """Print what filling in parsing maps did; what got none goes to stderr, the first ones by name."""
+    regions = ", ".join(filled.attributes) or "no attribute"
+    out().print(Text(f"{filled.added} parsing maps by {filled.parser}, {filled.kept} kept"))
+    out().print(Text(f"good enough to score in the region of: {regions}"), soft_wrap=True)
+    for name, reason in filled.skipped[:_NAMED]:
+        say(f"skipped: {name}: {reason}", "yellow")
+    if len(filled.skipped) > _NAMED:
+        say(f"skipped: {len(filled.skipped) - _NAMED} more; --json names all", "yellow")
 
 
 def findings(found: Sequence[Finding], dataset: Dataset) -> None:

@@ -6,38 +6,55 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flbench.data.dataset import Dataset, read_dataset
+from flbench.data.parsers import FolderParser, OnnxParser, Parser, parser_from
+from flbench.data.parsing import Filled, fill_parsing
 from flbench.engine.local import run_plan, usable_cores
 from flbench.engine.plan import Plan, Request, make_plan
 from flbench.errors import UsageError, suggest
+from flbench.files import write_json, write_text
 from flbench.protocol import Protocol
 from flbench.record import Record
-from flbench.registry import MethodChoice, dataset_makers, load_maker, reference_methods
-from flbench.study import GALLERY, PANEL, Study, home
+from flbench.registry import MethodChoice, dataset_makers, load_maker, load_parser, reference_methods
+from flbench.study import GALLERY, PANEL, SCORES, Study, home
+
+if TYPE_CHECKING:
+    from flbench.reporting.agreement import Agreement
 
 Progress = Callable[[str, int, int], None]
 
 
-def make_dataset(name: str, profile: str, *, progress: Progress | None = None, workers: int | None = None) -> Dataset:
-    """Return a data set that is made by code, made now if the cache has it not.
+def make_dataset(
+    name: str,
+    profile: str,
+    *,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Dataset:
+    """Return a data set that is made by code, made now if the cache has it not; what was begun is gone on with.
 
     Args:
         name: Such as `synthfaces`.
         profile: One of the maker's profiles.
         progress: Called with stage, done and total.
         workers: Processes; None for one per usable core.
+        say: Called, before it is made, with how much it is.
 
     Raises:
         UsageError: Unknown data set or profile.
-        RunError: The cache folder cannot be written.
+        RunError: The cache folder cannot be written or has too little space.
+        Interrupted: Ctrl+C; what is finished is kept.
     """
     maker = load_maker(name)
     if profile not in maker.PROFILES:
         raise UsageError(f"data set {name} has no profile {profile!r}", hint=suggest(profile, list(maker.PROFILES)))
     folder = cached_dataset(name, profile)
     if not (folder / "dataset.toml").is_file():
+        if say is not None:
+            say(f"{name} {profile}: {maker.estimate(profile)}")
         tell = None if progress is None else partial(progress, f"make {name} {profile}")
         maker.make(profile, folder, workers=workers or usable_cores(), progress=tell)
     return read_dataset(folder)
@@ -46,6 +63,39 @@ def make_dataset(name: str, profile: str, *, progress: Progress | None = None, w
 def cached_dataset(name: str, profile: str) -> Path:
     """Return where a data set made by code is kept; the folder carries the fingerprint of its recipe."""
     return home() / "datasets" / f"{name}-{profile}-{load_maker(name).recipe(profile)[:8]}"
+
+
+def open_parser(text: str) -> Parser:
+    """Return a parser by the name of its entry point, or by `folder:DIR`, `onnx:FILE` or `module:callable`.
+
+    Raises:
+        UsageError: Nothing of that name, or what it names cannot be a parser.
+        DataError: It is damaged, or fails while it is made.
+    """
+    kind, _, rest = text.partition(":")
+    if kind == "folder":
+        return FolderParser(Path(rest))
+    if kind == "onnx":
+        return OnnxParser(Path(rest))
+    return parser_from(load_parser(text), rest.rpartition(".")[2] or text)
+
+
+def parse_dataset(folder: Path, parser: str, *, replace: bool = False, progress: Progress | None = None) -> Filled:
+    """Fill in the parsing maps that a data set lacks.
+
+    Args:
+        folder: The data set.
+        parser: As for `open_parser`.
+        replace: Renew the maps that are there too.
+        progress: Called with stage, done and total.
+
+    Raises:
+        UsageError: The parser is unknown, or the data set is not one to be filled in.
+        DataError: The data set is damaged, or the parser fails.
+        RunError: The folder cannot be written, or another command changes it.
+    """
+    tell = None if progress is None else partial(progress, f"parse {folder}")
+    return fill_parsing(read_dataset(folder), open_parser(parser), replace=replace, progress=tell)
 
 
 def open_dataset(text: str, profile: str, *, progress: Progress | None = None) -> Dataset:
@@ -64,6 +114,39 @@ def open_dataset(text: str, profile: str, *, progress: Progress | None = None) -
     if not folder.is_dir():
         raise UsageError(f"no data set {text!r}", hint=f"a folder, or one of: {', '.join(dataset_makers())}")
     return read_dataset(folder)
+
+
+def report_dataset(
+    dataset: Dataset, *, into: Path | None = None, progress: Progress | None = None
+) -> tuple[dict[str, Any], list[Path]]:
+    """Measure a data set of fakes: whether edits look like their name, where they are, and what gives them away.
+
+    Args:
+        dataset: The data set.
+        into: Folder for `report.json`, `report.md`, `spectra.png` and, where images may be published, a sheet per
+            generator; None writes nothing.
+        progress: Called with stage, done and total.
+
+    Returns:
+        The report, and the files written.
+
+    Raises:
+        UsageError: The data set has no fakes.
+        DataError: An image is missing or cannot be read.
+        RunError: The folder cannot be written.
+    """
+    from flbench.reporting.data_report import report_markdown
+    from flbench.synthetic import figures, report
+    from flbench.synthetic.classifier import load_classifier
+
+    tell = None if progress is None else partial(progress, f"report on {dataset.about.name}")
+    made = report.report_dataset(dataset, classifier=load_classifier(), progress=tell)
+    if into is None:
+        return made.document, []
+    pictures = figures.draw_report(made, into, sheets=dataset.about.publishable)
+    write_json(into / "report.json", made.document)
+    write_text(into / "report.md", report_markdown(made.document, [path.name for path in pictures]))
+    return made.document, [into / "report.json", into / "report.md", *pictures]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,3 +252,53 @@ def publish_boards(study: Path, into: Path, *, check: bool = False) -> list[Path
     if not records and not any(into.glob("*/*/*/run.json")):
         raise UsageError(f"{study} has no record to publish", hint="flbench run --method ... --protocol ...")
     return boards.publish(records, known, into)
+
+
+def compare_data(
+    study: Path, protocols: Sequence[str] = (), *, into: Path | None = None, progress: Progress | None = None
+) -> list[Agreement]:
+    """Compare the orders in which data sets put the same methods, by the records of a study.
+
+    Args:
+        study: Its folder.
+        protocols: Names or TOML files; none: every protocol there are records of.
+        into: Markdown file to write; None writes nothing.
+        progress: Called with stage, done and total.
+
+    Raises:
+        UsageError: There is no record, or no protocol has records that can be compared on two data sets.
+        DataError: The per-image scores of a cell are damaged.
+        RunError: The file cannot be written.
+    """
+    from flbench import registry
+    from flbench.reporting.agreement import agreements
+    from flbench.reporting.agreement_tables import agreement_markdown
+    from flbench.reporting.model import Entry
+
+    asked = [registry.find_protocol(name) for name in protocols]
+    known = {name: registry.find_protocol(name) for name in registry.protocols()}
+    known |= {protocol.name: protocol for protocol in asked}
+    names = {protocol.name for protocol in asked}
+    store = Study(study)
+    records = [record for record in store.records() if not names or record.protocol.name in names]
+    if not records:
+        of = f" of {', '.join(sorted(names))}" if names else ""
+        raise UsageError(f"{study} has no record{of} to compare", hint="flbench run --method ... --protocol ...")
+    kept = [(store.cell_folder(record.cell) / SCORES).is_file() for record in records]
+    entries = [
+        Entry(record=record, scores=store.scores(record.cell) if there else None)
+        for record, there in zip(records, kept, strict=True)
+    ]
+    found = agreements(entries, known, progress=progress)
+    if not found:
+        there = sorted({f"{record.protocol.name} on {record.dataset.name}" for record in records})
+        raise UsageError(
+            f"no protocol has records on two data sets, only {', '.join(there)}",
+            hint="run the same protocol with --data A and --data B first",
+        )
+    if not any(agreement.comparisons for agreement in found):
+        left = [": ".join(two) for agreement in found for two in agreement.left_out]
+        raise UsageError(f"nothing can be compared: {left[0] if left else 'the data sets share no test slice'}")
+    if into is not None:
+        write_text(into, agreement_markdown(found))
+    return found

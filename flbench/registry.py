@@ -1,4 +1,4 @@
-"""Find methods, protocols and data sets without importing them; load one on demand.
+"""Find methods, protocols, data sets and parsers without importing them; load one on demand.
 
 A method is a file in `methods/`, or an entry point of another distribution in the group `flbench.methods`. What a
 listing shows is read from the file's syntax tree, so a listing never imports torch and a broken plugin is a row with
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 METHOD_GROUP = "flbench.methods"
 DATASET_GROUP = "flbench.datasets"
+PARSER_GROUP = "flbench.parsers"
 REQUIRED = "<required>"
 _CONTRACT = {"Locator", "NeuralLocator", "Reference"}
 _NOT_INSTALLED = "flbench.methods is not installed"
@@ -316,7 +317,9 @@ def dataset_makers() -> Mapping[str, metadata.EntryPoint]:
 
 
 def load_maker(name: str) -> ModuleType:
-    """Import the maker of a data set: a module with `PROFILES`, `recipe(profile)` and `make(profile, into, ...)`.
+    """Import the maker of a data set.
+
+    It is a module with `PROFILES`, `recipe(profile)`, `estimate(profile)`, `make(profile, into, ...)`, `datasheet()`.
 
     Raises:
         UsageError: Unknown data set, or one that cannot be imported.
@@ -328,3 +331,27 @@ def load_maker(name: str) -> ModuleType:
         return point.load()
     except Exception as error:
         raise UsageError(f"data set {name} cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+@cache
+def parsers() -> Mapping[str, metadata.EntryPoint]:
+    """Return the parsers that are installed, by name."""
+    return {point.name: point for point in sorted(metadata.entry_points(group=PARSER_GROUP))}
+
+
+def load_parser(name: str) -> Any:
+    """Import what stands for a parser: the object of an entry point, or the one that `module:object` names.
+
+    Raises:
+        UsageError: Unknown name, or one that cannot be imported.
+    """
+    point = parsers().get(name)
+    if point is None and ":" in name:
+        point = metadata.EntryPoint(name, name, PARSER_GROUP)
+    if point is None:
+        raise UsageError(f"unknown parser {name!r}", hint=suggest(name, list(parsers())))
+    try:
+        return point.load()
+    except Exception as error:
+        hint = "a module of this folder is found with PYTHONPATH=." if isinstance(error, ModuleNotFoundError) else ""
+        raise UsageError(f"parser {name} cannot be loaded: {type(error).__name__}: {error}", hint=hint) from error

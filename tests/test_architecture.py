@@ -29,14 +29,15 @@ FLOOR = dict.fromkeys(CONTRACT, 0) | {
     "checks": 3,
     "jobs": 3,
     "console": 4,
+    "streams": 4,
     "cli": 4,
     "cli_data": 4,
     "options": 4,
     "__main__": 4,
 }
 COMMANDS = {"cli", "cli_data", "options", "__main__"}
-TERMINAL = {"console", *COMMANDS}
-PRINTERS = {"flbench/cli.py", "flbench/console.py"}
+TERMINAL = {"console", "streams", *COMMANDS}
+PRINTERS = {"flbench/cli.py", "flbench/console.py", "flbench/streams.py"}
 UNSAFE = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 MOST_LINES = 400
 

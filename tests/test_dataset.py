@@ -343,6 +343,26 @@ def test_disjoint_people_are_every_second_in_hash_order(tmp_path: Path) -> None:
     assert chosen.fakes.index.tolist() == list(range(len(chosen.fakes)))
 
 
+def test_people_without_fakes_are_the_real_ones(tmp_path: Path) -> None:
+    """Twelve people in train, five of whom no fake was made: one of the seven others must give photos to make six."""
+    never = [photo(f"n{number}") for number in range(5)]
+    rows = pd.concat([table(21), pd.DataFrame(never)])
+    dataset = write_dataset(tmp_path, ABOUT, rows)
+    edited = sorted((f"p{number}" for number in range(0, 21, 3)), key=sha)
+    moved = edited[1]
+    chosen = select_fit(dataset, FIT, "train")
+    assert set(chosen.reals["identity"]) == {f"pn{number}" for number in range(5)} | {moved}
+    assert set(chosen.fakes["identity"]) == set(edited) - {moved}
+
+
+def test_with_enough_people_without_fakes_every_fake_is_learnt_from(tmp_path: Path) -> None:
+    never = [photo(f"n{number}") for number in range(9)]
+    dataset = write_dataset(tmp_path, ABOUT, pd.concat([table(21), pd.DataFrame(never)]))
+    chosen = select_fit(dataset, FIT, "train")
+    assert set(chosen.reals["identity"]) == {f"pn{number}" for number in range(9)}
+    assert set(chosen.fakes["identity"]) == {f"p{number}" for number in range(0, 21, 3)}
+
+
 @settings(max_examples=8, deadline=None)
 @given(order=st.permutations(list(range(24))), split=st.sampled_from(SPLITS))
 def test_selections_do_not_depend_on_the_order_of_rows(order: list[int], split: str) -> None:
@@ -380,6 +400,17 @@ def test_a_balanced_test_takes_as_many_photos_in_hash_order(tmp_path: Path) -> N
     assert set(select_test(dataset, slice_, "all").reals["sample_id"]) == set(photos)
     both = TestSlice(name="t", fit="f", categories=("stgan/smile", "stgan/bald"))
     assert len(select_test(dataset, both, "balanced").reals) == len(photos) < len(chosen.fakes) + 10
+
+
+def test_a_balanced_test_prefers_photos_of_people_without_fakes(tmp_path: Path) -> None:
+    never = [photo(f"n{number}", "test") for number in range(3)]
+    dataset = write_dataset(tmp_path, ABOUT, pd.concat([table(30), pd.DataFrame(never)]))
+    slice_ = TestSlice(name="t", fit="f", categories=("stgan/smile",))
+    chosen = select_test(dataset, slice_, "balanced")
+    photos = sorted((f"r{number}" for number in range(2, 30, 3)), key=sha)
+    assert len(chosen.fakes) == len(chosen.reals) == 5
+    assert set(chosen.reals["sample_id"]) == {"rn0", "rn1", "rn2", *photos[:2]}
+    assert len(select_test(dataset, slice_, "all").reals) == 13
 
 
 def test_missing_names_categories_without_fakes_in_the_split(tmp_path: Path) -> None:

@@ -117,8 +117,8 @@ class Frames:
 
     def _parsed_region(self, sample: str) -> np.ndarray | None:
         row = self._row(sample)
-        paths = [row["parsing"], self._row(row["source"])["parsing"] if row["source"] else ""]
-        paths = [path for path in dict.fromkeys(paths) if path]
+        photo = self._row(row["source"])["parsing"] if row["source"] else ""
+        paths = self.dataset.region_maps(row["parsing"], photo, row["attribute"])
         if row["attribute"] == "entire":
             return np.ones((self.size, self.size), bool)
         if not paths:

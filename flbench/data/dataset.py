@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 ABOUT = "dataset.toml"
+BY_PARSER = "parsing/_"
+"""How the paths of maps made by a parser start; no database may be called so, so no imported map is there."""
 
 
 class About(BaseModel):
@@ -57,6 +59,8 @@ class About(BaseModel):
         pixels: Checksum of the pixels, for a data set made by code.
         note: What a reader must know.
         categories: Categories that must not be empty, as `generator/attribute`; empty: those of the rows.
+        parser: Name of the parser that made the parsing maps below `BY_PARSER`; empty: there are none.
+        parsed_attributes: Edited attributes in whose region these maps are good enough to score.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -73,6 +77,8 @@ class About(BaseModel):
     pixels: str = ""
     note: str = ""
     categories: tuple[str, ...] = Field(default=(), strict=False)
+    parser: str = ""
+    parsed_attributes: tuple[str, ...] = Field(default=(), strict=False)
 
     @field_validator("categories")
     @classmethod
@@ -123,6 +129,8 @@ class Dataset:
         if self.about.recipe:
             return self.about.recipe
         digest = hashlib.sha256(json.dumps([self.about.size, self.about.mask_polarity]).encode())
+        if self.about.parser:
+            digest.update(json.dumps(sorted(self.about.parsed_attributes)).encode())
         for column in COLUMNS:
             digest.update(json.dumps(self.manifest[column].tolist(), ensure_ascii=True).encode())
         return digest.hexdigest()
@@ -132,9 +140,37 @@ class Dataset:
         return self.folder / relative
 
     def parsed(self, fakes: pd.DataFrame) -> pd.Series:
-        """Return for every fake whether it, or the photo it was made from, has a parsing map."""
-        photos = self.manifest.loc[self.manifest["parsing"] != "", "sample_id"]
-        return (fakes["parsing"] != "") | fakes["source"].isin(photos)
+        """Return for every fake whether it, or the photo it was made from, has a parsing map to score it by."""
+        photos = self._photos_parsing(fakes)
+        columns = zip(fakes["parsing"], photos, fakes["attribute"], strict=True)
+        return pd.Series([any(self.region_maps(*row)) for row in columns], index=fakes.index, dtype=bool)
+
+    def region_maps(self, parsing: str, photo: str, attribute: str) -> list[str]:
+        """Return the parsing maps in which the region of a fake may be looked up.
+
+        Those of a parser count only for the attributes for which it is good enough.
+
+        Args:
+            parsing: Path of the fake's map, or "".
+            photo: Path of its photo's map, or "".
+            attribute: What was edited.
+        """
+        trusted = not self.about.parser or attribute.lower() in self.about.parsed_attributes
+        paths = [path for path in dict.fromkeys((parsing, photo)) if path]
+        return [path for path in paths if trusted or not path.startswith(BY_PARSER)]
+
+    def why_unparsed(self, fakes: pd.DataFrame) -> str:
+        """Return why fakes have no parsing map to score them by, as the end of a sentence."""
+        distrusted = fakes[(fakes["parsing"] != "") | (self._photos_parsing(fakes) != "")]
+        if distrusted.empty:
+            return "have no parsing map"
+        names = ", ".join(sorted(distrusted["attribute"].unique()))
+        return f"have only maps of the parser {self.about.parser}, which is not good enough for {names}"
+
+    def _photos_parsing(self, fakes: pd.DataFrame) -> pd.Series:
+        """Return the parsing map of each fake's photo, or ""."""
+        paths = dict(zip(self.manifest["sample_id"], self.manifest["parsing"], strict=True))
+        return fakes["source"].map(lambda source: paths.get(source, ""))
 
     def categories(self) -> list[Category]:
         """Return the categories of the fakes, sorted."""
@@ -192,9 +228,10 @@ def read_dataset(folder: Path) -> Dataset:
 def select_fit(dataset: Dataset, fit: FitSlice, split: str) -> Selection:
     """Return what a fit slice learns from in a split.
 
-    "disjoint": the identities of the split are put in the order of their sha256; every second one, from the first on,
-    gives fakes, the others give real photos. "paired": every fake, and the real photos of the same identities. Neither
-    depends on the order of rows; the halves are the same for every fit slice.
+    "disjoint": real photos and fakes show different people. Those of whom the split has no fake at all give real
+    photos. The others, in the order of the sha256 of their identity, give fakes; while fewer than half of the people
+    give photos, every second of them, from the second on, gives photos instead. "paired": every fake, and the real
+    photos of the same identities. Neither depends on the order of rows; sides are the same for every fit slice.
 
     Args:
         dataset: Where to look.
@@ -205,9 +242,9 @@ def select_fit(dataset: Dataset, fit: FitSlice, split: str) -> Selection:
     fakes = rows[_in_categories(rows, fit.categories)]
     reals = rows[rows["label"] == "real"]
     if fit.people == "disjoint":
-        ordered = sorted(set(rows["identity"]), key=_sha256)
-        fakes = fakes[fakes["identity"].isin(ordered[0::2])]
-        reals = reals[reals["identity"].isin(ordered[1::2])]
+        photographed = _photographed(rows)
+        fakes = fakes[~fakes["identity"].isin(photographed)]
+        reals = reals[reals["identity"].isin(photographed)]
     else:
         reals = reals[reals["identity"].isin(set(fakes["identity"]))]
     return Selection(fakes.reset_index(drop=True), reals.reset_index(drop=True))
@@ -219,15 +256,17 @@ def select_test(dataset: Dataset, test: TestSlice, reals: Literal["balanced", "a
     Args:
         dataset: Where to look.
         test: The slice.
-        reals: "balanced": as many real photos as fakes, or all there are, the first in the order of the sha256 of their
-            `sample_id`; "all": every real photo of the test split.
+        reals: "balanced": as many real photos as fakes, or all there are: first those of people of whom the split has
+            no fake, then the others, each in the order of the sha256 of their `sample_id`; "all": every real photo of
+            the test split.
     """
     rows = dataset.manifest[dataset.manifest["split"] == "test"]
     fakes = rows[_in_categories(rows, test.categories)]
     photos = rows[rows["label"] == "real"]
     if reals == "balanced":
-        chosen = sorted(photos["sample_id"], key=_sha256)[: len(fakes)]
-        photos = photos[photos["sample_id"].isin(chosen)]
+        edited = photos["identity"].isin(_edited(rows))
+        ordered = sorted(zip(edited, photos["sample_id"].map(_sha256), photos["sample_id"], strict=True))
+        photos = photos[photos["sample_id"].isin([name for _, _, name in ordered[: len(fakes)]])]
     return Selection(fakes.reset_index(drop=True), photos.reset_index(drop=True))
 
 
@@ -248,6 +287,18 @@ def leaks(manifest: pd.DataFrame) -> list[str]:
             named = f"{what} {value!r}" if column == "identity" else f"{what} (sha256 {value[:12]})"
             found.append(f"{named} is in {' and '.join(s for s in SPLITS if s in set(splits))}")
     return found
+
+
+def _edited(rows: pd.DataFrame) -> set[str]:
+    """Return the identities of whom there is a fake."""
+    return set(rows.loc[rows["label"] == "fake", "identity"])
+
+
+def _photographed(rows: pd.DataFrame) -> set[str]:
+    """Return the identities of a split that give real photos where people are disjoint."""
+    people, edited = set(rows["identity"]), _edited(rows)
+    wanted = max(0, len(people) // 2 - len(people - edited))
+    return (people - edited) | set(sorted(edited, key=_sha256)[1::2][:wanted])
 
 
 def _sha256(text: str) -> str:

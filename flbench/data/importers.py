@@ -111,7 +111,7 @@ def import_pairs(
     maps, fake_maps = work.files(parsing, "parsing"), work.files(fake_parsing, "fake parsing")
     if attribute.lower() not in REGIONS:
         work.warnings.append((attribute, "no region is defined for this attribute"))
-    with _locked(into):
+    with locked(into):
         work.open()
         stale = work.take_out(generator, attribute, replace=replace)
         folder = work.free_folder(f"{generator}/{attribute}")
@@ -165,7 +165,7 @@ def import_photos(
     photos, maps = work.files(real, "real"), work.files(parsing, "parsing")
     if not photos:
         raise UsageError(f"{real} has no images", hint=f"known: {', '.join(sorted(SUFFIXES))}")
-    with _locked(into):
+    with locked(into):
         work.open()
         for done, name in enumerate(sorted(photos), 1):
             work.add_photo(name, photos[name], maps.get(name))
@@ -387,8 +387,8 @@ class _Import:
 
 
 @contextmanager
-def _locked(into: Path) -> Iterator[None]:
-    """Hold the data set for one import, and say in one line if it cannot be written."""
+def locked(into: Path) -> Iterator[None]:
+    """Hold the data set for one command that changes it, and say in one line if it cannot be written."""
     try:
         into.mkdir(parents=True, exist_ok=True)
         with FileLock(into / _LOCK, timeout=0):

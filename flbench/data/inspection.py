@@ -333,8 +333,8 @@ def _draw(dataset: Dataset, row: dict[str, str], photos: pd.DataFrame, axes: np.
             axes[0].imshow(photo, interpolation="nearest")
         truth = _truth(dataset, row, photo, fake)
         shown = axes[2].imshow(truth, cmap="magma", vmin=0, vmax=1, interpolation="nearest")
-        files = [row["parsing"], "" if source is None else source["parsing"]]
-        maps = [resize_classes(read_parsing(dataset.path(file)), size) for file in dict.fromkeys(files) if file]
+        files = dataset.region_maps(row["parsing"], "" if source is None else source["parsing"], row["attribute"])
+        maps = [resize_classes(read_parsing(dataset.path(file)), size) for file in files]
         parsed = bool(maps) and row["attribute"].lower() in REGIONS
         if row["attribute"] == ENTIRE:
             region = np.ones((size, size), bool)
@@ -345,7 +345,7 @@ def _draw(dataset: Dataset, row: dict[str, str], photos: pd.DataFrame, axes: np.
         if not parsed and row["attribute"] != ENTIRE:
             attention = np.ones((size, size), np.float32)
             axes[3].set_xlabel("from the difference", fontsize=8)
-            axes[4].set_xlabel("white: no parsing map", fontsize=8)
+            axes[4].set_xlabel("white: no region", fontsize=8)
         axes[4].imshow(attention, cmap="magma", vmin=0, vmax=1, interpolation="nearest")
         return shown
     except DataError as error:

@@ -208,11 +208,11 @@ def _region(protocol: Protocol, dataset: Dataset, request: Request) -> str:
         return "difference"
     for test in protocol.test:
         fakes = select_test(dataset, test, protocol.scoring.reals).fakes
-        bare = int((~dataset.parsed(fakes) & (fakes["attribute"] != ENTIRE)).sum())
-        if bare:
+        bare = fakes[~dataset.parsed(fakes) & (fakes["attribute"] != ENTIRE)]
+        if len(bare):
             raise UsageError(
-                f"{protocol.label} scores in the edited region, but {bare} of {len(fakes)} fakes of "
-                f"{', '.join(test.categories)} in {dataset.label} have no parsing map",
+                f"{protocol.label} scores in the edited region, but {len(bare)} of {len(fakes)} fakes of "
+                f"{', '.join(test.categories)} in {dataset.label} {dataset.why_unparsed(bare)}",
                 hint="import parsing maps, or use --region difference, which is recorded as such",
             )
     return "parsing"

@@ -196,6 +196,8 @@ def dataset_tables(dataset: Dataset) -> list[Table]:
     said: list[tuple[str, object]] = [("data set", dataset.label), ("title", about.title), ("folder", dataset.folder)]
     said += [("size", f"{about.size} × {about.size}"), ("licence", about.licence), ("note", about.note)]
     said += [("fingerprint", dataset.fingerprint)]
+    if about.parser:
+        said += [("parsed by", f"{about.parser}, for {', '.join(about.parsed_attributes) or 'no region'}")]
     rows = [(category, *row) for category, row in zip(counts.index, counts.to_numpy().tolist(), strict=True)]
     columns = ("category", *map(str, counts.columns))
     return [pairs(said), table(columns, rows, title="images", right=range(1, len(columns)))]
