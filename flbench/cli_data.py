@@ -152,7 +152,9 @@ def report(name: str, profile: str, into: Path | None, as_json: bool) -> None:
 @data.command("train-generators")
 @click.option("--family", "families", multiple=True, help="Family to train; repeatable; default: all.")
 @click.option("--into", required=True, type=click.Path(path_type=Path), help="Folder for the weights and their cards.")
-@click.option("--steps", default=10_000, show_default=True, type=click.IntRange(min=1), help="Steps of 8 images each.")
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Steps of 8 images each; default: what the shipped weights had."
+)
 @click.option("--seconds", type=click.IntRange(min=1), help="Stop after so many seconds, if that comes first.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda...")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
