@@ -213,7 +213,7 @@ def test_a_reconstruction_stays_near_the_photo(family, people):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_edit_is_stronger_than_the_generator_s_noise(family, people):
     photos, vectors = people
-    edit = FAMILIES[family].learnt[-1]
+    edit = next(name for name in ("bald", "gender") if name in FAMILIES[family].learnt)
     looks = [sample_identity(seed).attributes for seed in UNSEEN]
     difference = np.stack([look.edit(edit).vector() for look in looks]) - vectors
     generator = load_generator(family)

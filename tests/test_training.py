@@ -11,7 +11,7 @@ from flbench.synthetic.faces import ATTRIBUTES
 from flbench.synthetic.generators import FAMILIES, Verdict
 from flbench.synthetic.losses import fooling_loss, judging_loss, region_loss
 from flbench.synthetic.pairs import prepare_faces, sample_pairs
-from flbench.synthetic.training import Recipe, learning_rate, train_generator
+from flbench.synthetic.training import Recipe, learning_rate, recipe_of, train_generator
 
 PEOPLE, SIZE = 8, 32
 EDITS = FAMILIES["stgan"].learnt
@@ -119,7 +119,7 @@ def _train_two_steps(folder, options):
     """Leave the checkpoint of a training that was stopped after its second step."""
     from flbench.synthetic import training
 
-    recipe = Recipe(family="pggan", steps=4, people=PEOPLE, size=SIZE, held_out=PEOPLE // 4)
+    recipe = recipe_of("pggan", steps=4, people=PEOPLE, size=SIZE)
     faces = prepare_faces(options["cache"], people=PEOPLE, size=SIZE, workers=1)
     torch.set_num_threads(1)
     trainer = training._Trainer(recipe, torch.device("cpu"))

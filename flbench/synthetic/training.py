@@ -53,6 +53,24 @@ class Recipe:
     half_precision: bool = True
 
 
+def recipe_of(
+    family: str, *, steps: int | None = None, seed: int = 0, people: int = Recipe.people, size: int = NATIVE
+) -> Recipe:
+    """Return the recipe of a family: its own weights of the losses, and its own steps if none are given."""
+    known = FAMILIES[family]
+    return Recipe(
+        family=family,
+        steps=steps or known.steps,
+        seed=seed,
+        people=people,
+        size=size,
+        held_out=min(60, people // 4),
+        sharpness=known.sharpness,
+        adversarial_weight=known.adversarial,
+        naming_weight=known.naming,
+    )
+
+
 def learning_rate(recipe: Recipe, step: int, share: float) -> float:
     """Return the learning rate after `step` steps, when `share` of the budget (0 to 1) is used."""
     course = share_of_rate(step, share, warm_up=recipe.warm_up, flat=recipe.flat, last=recipe.last_rate)
@@ -227,17 +245,7 @@ def train_generator(
     if family not in FAMILIES:
         raise UsageError(f"no generator family {family!r}", hint=suggest(family, list(FAMILIES)))
     say = progress or (lambda line: None)
-    recipe = Recipe(
-        family=family,
-        steps=steps or FAMILIES[family].steps,
-        seed=seed,
-        people=people,
-        size=size,
-        held_out=min(60, people // 4),
-        sharpness=FAMILIES[family].sharpness,
-        adversarial_weight=FAMILIES[family].adversarial,
-        naming_weight=FAMILIES[family].naming,
-    )
+    recipe = recipe_of(family, steps=steps, seed=seed, people=people, size=size)
     into.mkdir(parents=True, exist_ok=True)
     cache = cache or Path(tempfile.gettempdir()) / "flbench-generator-training"
     faces = prepare_faces(cache, people=people, size=recipe.size, workers=workers, progress=progress)
