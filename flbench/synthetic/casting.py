@@ -13,6 +13,7 @@ from flbench.synthetic.identity import (
     EDITS,
     GEOMETRIC_EDITS,
     HAIR_COLOURS,
+    HAIR_EDITS,
     Attributes,
     Identity,
     sample_identity,
@@ -66,12 +67,12 @@ class Chunk:
 
 
 def applicable(identity: Identity, attribute: str) -> bool:
-    """Tell whether a photo can be edited so: it lacks the attribute, and hair edits need hair.
+    """Tell whether a photo can be edited so: it lacks the attribute, and hair edits need hair and no hat.
 
     `gender` makes men of women and `age` makes young people old: the other ways, long hair made up and wrinkles taken
     away, are beyond so small generators. `entire` suits everyone.
     """
-    return _suits(identity.attributes, attribute)
+    return _suits(identity.attributes, identity.hatted, attribute)
 
 
 def cast(profile: Profile, split: str) -> dict[str, set[int]]:
@@ -84,7 +85,7 @@ def cast(profile: Profile, split: str) -> dict[str, set[int]]:
     chosen = {}
     for category, count in profile.splits[split].fakes.items():
         attribute = category.partition("/")[2]
-        able = [seed for seed, look in looks.items() if _suits(look, attribute)]
+        able = [seed for seed, known in looks.items() if _suits(*known, attribute)]
         chosen[category] = set(sorted(able, key=lambda seed: _order(category, seed))[:count])
     return chosen
 
@@ -114,14 +115,17 @@ def amount(size: int) -> str:
 
 
 @lru_cache(maxsize=8)
-def _looks(seeds: range, scenery: str) -> Mapping[int, Attributes]:
-    """Draw people and keep what they look like: seconds for ten thousand, so once for estimating and making."""
-    return {seed: sample_identity(seed, scenery).attributes for seed in seeds}
+def _looks(seeds: range, scenery: str) -> Mapping[int, tuple[Attributes, bool]]:
+    """Draw people and keep looks and hats: seconds for ten thousand, so once for estimating and making."""
+    people = (sample_identity(seed, scenery) for seed in seeds)
+    return {person.seed: (person.attributes, person.hatted) for person in people}
 
 
-def _suits(look: Attributes, attribute: str) -> bool:
+def _suits(look: Attributes, hatted: bool, attribute: str) -> bool:
     if attribute == ENTIRE:
         return True
+    if hatted and attribute in HAIR_EDITS:
+        return False
     if look.bald and (attribute in HAIR_COLOURS or attribute == "bangs"):
         return False
     return look.lacks(attribute)

@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 
 from flbench.synthetic.fields import Fields, colour, inside, ridge, smoothstep
+from flbench.synthetic.identity import HAT_SHARE
 from flbench.synthetic.scene import CLOTH, HAT, Scene
-
-HAT_SHARE = 0.03
-"""Share of people with a hat."""
 
 
 def _dull(values: tuple[float, float, float]) -> Tensor:
@@ -105,7 +103,7 @@ def paint_hat(scene: Scene, outline: Tensor) -> None:
         outline: Signed distance to the outline of the hair (S, S): the hat holds all hair above its edge.
     """
     around = scene.identity.surroundings
-    if around.hat >= HAT_SHARE:
+    if not scene.identity.hatted:
         return
     f, hair = scene.fields, scene.identity.hair
     brimmed = around.hat < HAT_SHARE / 2

@@ -244,17 +244,17 @@ def _make_fakes(
     """Make the fakes of one category; `maps_of` remembers the parsing maps of edited faces, for all generators."""
     generator, attribute = category.split("/")
     before = [person.attributes for person in people]
-    edits = [_edit(generator, attribute, person) for person in people]
-    after = [look.edit(edit) for look, edit in zip(before, edits, strict=True)]
+    flips = [_flips(generator, attribute, person) for person in people]
+    after = [_flipped(look, edits) for look, edits in zip(before, flips, strict=True)]
     difference = np.stack([new.vector() - old.vector() for old, new in zip(before, after, strict=True)])
     difference *= FAMILIES[generator].intensity.get(attribute, 1.0)
     fakes = apply(_generator(generator), photos, torch.from_numpy(difference))
     rows = []
-    for person, edit, look, fake in zip(people, edits, after, _enlarge(fakes, profile.size), strict=True):
+    for person, edits, look, fake in zip(people, flips, after, _enlarge(fakes, profile.size), strict=True):
         source = f"{person.seed:06d}"
         parsing = f"parsing/{source}.png"
-        if edit in GEOMETRIC_EDITS:
-            edited = f"{source}-{EDITS[edit]}"
+        if not GEOMETRIC_EDITS.isdisjoint(edits):
+            edited = "-".join([source, *(EDITS[edit] for edit in edits)])
             if edited not in maps_of:
                 maps_of[edited] = _edited_parsing(profile, folder, edited, person, look)
             parsing = maps_of[edited]
@@ -264,12 +264,19 @@ def _make_fakes(
     return rows
 
 
-def _edit(generator: str, attribute: str, person: Identity) -> str:
-    """Return the edit that makes a fake; a face made as a whole differs from the photo in an attribute too."""
+def _flips(generator: str, attribute: str, person: Identity) -> tuple[str, ...]:
+    """Return the edits that make a fake: one; for a whole face two of three, so that it is none of the edited ones."""
     if attribute != ENTIRE:
-        return attribute
+        return (attribute,)
     learnt = FAMILIES[generator].learnt
-    return learnt[person.seed % len(learnt)]
+    left_out = learnt[person.seed % len(learnt)]
+    return tuple(edit for edit in learnt if edit != left_out)
+
+
+def _flipped(look: Attributes, edits: tuple[str, ...]) -> Attributes:
+    for edit in edits:
+        look = look.edit(edit)
+    return look
 
 
 def _enlarge(images: Tensor, size: int) -> Tensor:

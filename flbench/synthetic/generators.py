@@ -121,7 +121,7 @@ _FAMILIES = (
         build=StarGAN,
         steps=3500,
         naming=0.1,
-        intensity={"age": 2.0},
+        intensity={"age": 2.0, "gender": 1.5},
     ),
     Family(
         name="icgan",

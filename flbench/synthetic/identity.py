@@ -27,6 +27,12 @@ HAIR_COLOURS: tuple[str, ...] = ("black_hair", "blond_hair", "brown_hair")
 EDITS: Mapping[str, str] = {name: name for name in ATTRIBUTES if name != "young"} | {"age": "young", "gender": "male"}
 """Edit (the manifest's `attribute` column, names of the paper's Table 1) -> the attribute that it flips."""
 
+HAIR_EDITS: frozenset[str] = frozenset({"bald", "bangs", *HAIR_COLOURS})
+"""Edits of the hair, which a hat hides."""
+
+HAT_SHARE = 0.03
+"""Share of people with a hat."""
+
 GEOMETRIC_EDITS: frozenset[str] = frozenset(
     {"bald", "bangs", "eyeglasses", "male", "gender", "mustache", "smile", "age"}
 )
@@ -268,6 +274,11 @@ class Identity:
     light: Light
     surroundings: Surroundings
     scenery: str = SCENERIES[0]
+
+    @property
+    def hatted(self) -> bool:
+        """Whether the person wears a hat."""
+        return self.surroundings.hat < HAT_SHARE
 
 
 def _sample_attributes(rng: np.random.Generator, melanin: float) -> Attributes:

@@ -136,12 +136,13 @@ class Residual(nn.Module):
 class Noise(nn.Module):
     """Add one field of Gaussian noise, scaled per channel (StyleGAN) or by one number (StyleGAN2).
 
-    The field is fixed: drawn once from a seed and repeated over the picture, as the official code does when
-    `randomize_noise` is off. An editor has to give the same picture twice.
+    The field is fixed: drawn once from a seed, as the official code does when `randomize_noise` is off, since an editor
+    has to give the same picture twice. It is larger than any picture made here; a field that repeats would leave lines
+    in the spectrum.
     """
 
     field: Tensor
-    _SIDE = 64
+    _SIDE = 512
 
     def __init__(self, channels: int, *, seed: int) -> None:
         super().__init__()
