@@ -298,6 +298,25 @@ def test_nobody_is_given_an_attribute_they_have(rows):
             assert not (look.bald and fake.attribute.endswith("_hair"))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_whole_face_is_none_of_the_edited_ones(seed):
+    """StyleGAN makes whole faces and edits: one edit alone would give a fake its own twin under another name."""
+    edits = forge._flips("stylegan", "entire", sample_identity(seed))
+    assert len(set(edits)) == 2
+    assert set(edits) < {"smile", "age", "gender"}
+    assert forge._flips("stylegan", "smile", sample_identity(seed)) == ("smile",)
+
+
+def test_no_two_images_are_the_same(rows):
+    assert not rows["sha256"].duplicated().any()
+
+
+def test_hair_under_a_hat_is_not_edited():
+    hatted = next(person for seed in range(500) if (person := sample_identity(seed)).hatted)
+    assert not any(casting.applicable(hatted, edit) for edit in ("bald", "bangs", "black_hair", "blond_hair"))
+    assert casting.applicable(hatted, "entire")
+
+
 def test_edits_of_the_shape_have_their_own_parsing_map(folder, rows):
     fakes = rows[(rows["label"] == "fake") & (rows["attribute"] != "entire")]
     for fake in fakes.itertuples():
