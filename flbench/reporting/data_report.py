@@ -11,7 +11,7 @@ from flbench.reporting.words import NOTHING
 
 Document = Mapping[str, Any]
 HOLDS = {True: "holds", False: "does not hold", None: NOTHING}
-_NUMBERS = {"power": "residual power, dB", "frame": "border over inside, dB", "brightness": "mean gray level"}
+_NUMBERS = {"power": "residual, dB", "frame": "border, dB", "brightness": "mean gray"}
 
 
 def report_tables(document: Document) -> list[Table]:

@@ -53,11 +53,7 @@ AGREEMENT, RATIO, UNTOLD = 0.90, 2.0, 0.60
 """What is asked for: agreement with the claim, M inside over outside, AUROC of a number that tells nothing."""
 
 PHOTO_BOUNDS = tuple(Bound(point, most=3) for point in SPECTRAL_POINTS)
-NUMBERS: Mapping[str, str] = {
-    "power": "residual power, dB",
-    "frame": "border over inside, dB",
-    "brightness": "mean gray level",
-}
+NUMBERS = ("power", "frame", "brightness")
 """Single numbers that a detector could live on."""
 
 Progress = Callable[[int, int], None]
