@@ -15,6 +15,8 @@ from flbench.data.dataset import (
     COLUMNS,
     SPLITS,
     About,
+    Dataset,
+    lacks_other,
     leaks,
     missing,
     read_dataset,
@@ -22,6 +24,7 @@ from flbench.data.dataset import (
     select_test,
     write_dataset,
 )
+from flbench.data.manifest import checked
 from flbench.errors import DataError, RunError, UsageError
 from flbench.protocol import Category, FitSlice, TestSlice
 
@@ -411,6 +414,199 @@ def test_a_balanced_test_prefers_photos_of_people_without_fakes(tmp_path: Path) 
     assert len(chosen.fakes) == len(chosen.reals) == 5
     assert set(chosen.reals["sample_id"]) == {"rn0", "rn1", "rn2", *photos[:2]}
     assert len(select_test(dataset, slice_, "all").reals) == 13
+
+
+ATTRIBUTES = ("bald", "smile", "bangs")
+OTHER = TestSlice(name="o", fit="f", photos="other")
+
+
+@st.composite
+def manifests(draw: st.DrawFn, databases: tuple[str, ...] = ("celeba", "ffhq", "lfw")) -> pd.DataFrame:
+    """People, each of a database and a split, with a photo and up to three fakes of it; rows in any order."""
+    rows = []
+    for number in range(draw(st.integers(1, 24))):
+        where = {"split": draw(st.sampled_from(SPLITS)), "database": draw(st.sampled_from(databases))}
+        rows.append(photo(str(number), **where))
+        rows += [forged(str(number), edit, **where) for edit in draw(st.sets(st.sampled_from(ATTRIBUTES)))]
+    return pd.DataFrame(draw(st.permutations(rows)))
+
+
+def in_memory(rows: pd.DataFrame) -> Dataset:
+    return Dataset(Path("nowhere"), ABOUT, checked(rows))
+
+
+def picked(rows: pd.DataFrame, split: str, *attributes: str) -> list[dict[str, str]]:
+    """Return the fakes of some attributes in a split; without any, its photos."""
+    asked = (row for row in rows.to_dict("records") if row["split"] == split)
+    return [row for row in asked if (row["attribute"] in attributes if attributes else row["label"] == "real")]
+
+
+def names(rows: pd.DataFrame | list[dict[str, str]]) -> list[str]:
+    listed = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
+    return sorted(row["sample_id"] for row in listed)
+
+
+def before_databases_counted(
+    rows: pd.DataFrame, split: str, people: str, count: int | None
+) -> tuple[list[str], list[str]]:
+    """Return what slices of `FIT` selected when a data set had one database: to test (`count`), or to learn from."""
+    fakes, photos = picked(rows, split, "bald", "smile"), picked(rows, split)
+    edited = {row["identity"] for row in picked(rows, split, *ATTRIBUTES)}
+    if people == "test":
+        photos.sort(key=lambda row: (row["identity"] in edited, sha(row["sample_id"])))
+        return names(fakes), names(photos[:count])
+    if people == "paired":
+        kept = {row["identity"] for row in fakes}
+        return names(fakes), names([row for row in photos if row["identity"] in kept])
+    everyone = {row["identity"] for row in photos}
+    gives = everyone - edited
+    for place, person in enumerate(sorted(edited, key=sha)):
+        if place % 2 and len(gives) < len(everyone) // 2:
+            gives.add(person)
+    return (
+        names([row for row in fakes if row["identity"] not in gives]),
+        names([row for row in photos if row["identity"] in gives]),
+    )
+
+
+@pytest.mark.parametrize("database", ["", "celeba"])
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), split=st.sampled_from(SPLITS))
+def test_with_one_database_selections_are_what_they_were(database: str, data: st.DataObject, split: str) -> None:
+    rows = data.draw(manifests((database,)))
+    dataset = in_memory(rows)
+    for people in ("disjoint", "paired"):
+        chosen = select_fit(dataset, FIT.model_copy(update={"people": people}), split)
+        assert (names(chosen.fakes), names(chosen.reals)) == before_databases_counted(rows, split, people, None)
+    test = TestSlice(name="t", fit="f", categories=FIT.categories)
+    for reals, count in (("balanced", len(picked(rows, "test", "bald", "smile"))), ("all", None)):
+        chosen = select_test(dataset, test, reals)
+        assert (names(chosen.fakes), names(chosen.reals)) == before_databases_counted(rows, "test", "test", count)
+    assert select_test(dataset, OTHER, "all", FIT).reals.empty
+    assert lacks_other(dataset, FIT)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=manifests(), split=st.sampled_from(["train", "valid"]), people=st.sampled_from(["disjoint", "paired"]))
+def test_photos_of_a_fit_are_of_the_databases_of_its_fakes(rows: pd.DataFrame, split: str, people: str) -> None:
+    fit = FIT.model_copy(update={"people": people})
+    chosen = select_fit(in_memory(rows), fit, split)
+    offered = picked(rows, split, "bald", "smile")
+    if offered:
+        assert set(chosen.reals["database"]) <= {row["database"] for row in offered}
+    if people == "paired":
+        assert names(chosen.fakes) == names(offered)
+        assert set(chosen.reals["identity"]) == {row["identity"] for row in offered}
+        return
+    assert not set(chosen.reals["identity"]) & set(chosen.fakes["identity"])
+    for database in {row["database"] for row in offered}:
+        own = [row["identity"] for row in picked(rows, split) if row["database"] == database]
+        assert (chosen.reals["database"] == database).sum() >= len(own) // 2
+        alone = select_fit(in_memory(rows[rows["database"] == database]), fit, split)
+        assert names(alone.reals) == names(chosen.reals[chosen.reals["database"] == database])
+        assert names(alone.fakes) == names(chosen.fakes[chosen.fakes["database"] == database])
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=manifests(), reals=st.sampled_from(["balanced", "all"]))
+def test_photos_of_a_test_are_of_the_databases_of_its_fakes(rows: pd.DataFrame, reals: str) -> None:
+    chosen = select_test(in_memory(rows), TestSlice(name="t", fit="f", categories=("stgan/smile",)), reals)
+    fakes = picked(rows, "test", "smile")
+    home = {row["database"] for row in fakes}
+    photos = [row for row in picked(rows, "test") if row["database"] in home or not home]
+    assert names(chosen.fakes) == names(fakes)
+    assert set(names(chosen.reals)) <= set(names(photos))
+    assert len(chosen.reals) == (min(len(fakes), len(photos)) if reals == "balanced" else len(photos))
+    edited = {row["identity"] for row in picked(rows, "test", *ATTRIBUTES)}
+    left = [row for row in photos if row["sample_id"] not in names(chosen.reals)]
+    if any(person in edited for person in chosen.reals["identity"]):
+        assert all(row["identity"] in edited for row in left), "people without fakes come first"
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=manifests(), reals=st.sampled_from(["balanced", "all"]))
+def test_other_photos_are_every_one_of_databases_that_the_fit_did_not_learn_from(
+    rows: pd.DataFrame, reals: str
+) -> None:
+    dataset = in_memory(rows)
+    chosen = select_test(dataset, OTHER, reals, FIT)
+    learnt = {row["database"] for split in ("train", "valid") for row in picked(rows, split, "bald", "smile")}
+    expected = names([row for row in picked(rows, "test") if learnt and row["database"] not in learnt])
+    assert chosen.fakes.empty
+    assert chosen.fakes.columns.tolist() == list(COLUMNS)
+    assert names(chosen.reals) == expected
+    assert lacks_other(dataset, FIT) == (not expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=manifests(), most=st.integers(1, 6), split=st.sampled_from(SPLITS), data=st.data())
+def test_no_selection_depends_on_the_order_of_rows(
+    rows: pd.DataFrame, most: int, split: str, data: st.DataObject
+) -> None:
+    shuffled = rows.iloc[data.draw(st.permutations(range(len(rows))))]
+    test = TestSlice(name="t", fit="f", categories=FIT.categories)
+    fit = FIT.model_copy(update={"per_category": most})
+    of_both = []
+    for dataset in (in_memory(rows), in_memory(shuffled)):
+        selections = [select_fit(dataset, fit, split), select_test(dataset, test, "balanced", fit)]
+        of_both.append([*selections, select_test(dataset, OTHER, "all", fit)])
+    for one, two in zip(*of_both, strict=True):
+        pd.testing.assert_frame_equal(one.fakes, two.fakes)
+        pd.testing.assert_frame_equal(one.reals, two.reals)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=manifests(), most=st.integers(1, 6), people=st.sampled_from(["disjoint", "paired"]))
+def test_every_category_gives_as_many_fakes_as_the_rarest(rows: pd.DataFrame, most: int, people: str) -> None:
+    dataset = in_memory(rows)
+    fit = FIT.model_copy(update={"people": people})
+    every = select_fit(dataset, fit, "train")
+    chosen = select_fit(dataset, fit.model_copy(update={"per_category": most}), "train")
+    there = {edit: names(every.fakes[every.fakes["attribute"] == edit]) for edit in set(every.fakes["attribute"])}
+    share = min([most, *map(len, there.values())])
+    expected = [name for listed in there.values() for name in sorted(listed, key=sha)[:share]]
+    assert names(chosen.fakes) == sorted(expected)
+    if people == "disjoint":
+        assert names(chosen.reals) == names(every.reals)
+    else:
+        assert set(chosen.reals["identity"]) == set(chosen.fakes["identity"])
+
+
+def test_many_photos_of_one_database_do_not_take_the_photos_of_another() -> None:
+    """All people of the first are edited: half of them must give photos, however many the second has."""
+    rows = table(30).assign(database="celeba")
+    crowd = pd.DataFrame([photo(f"n{number}", database="ffhq") for number in range(50)])
+    chosen = select_fit(in_memory(pd.concat([rows, crowd])), FIT, "train")
+    assert names(chosen.reals) == names(select_fit(in_memory(rows), FIT, "train").reals)
+    assert len(chosen.reals) == 5
+
+
+def test_a_fake_without_a_database_is_from_where_its_photo_is() -> None:
+    rows = [photo("1", "test", database="celeba"), photo("2", "test", database="ffhq"), forged("1", split="test")]
+    rows += [photo("3", database="celeba"), forged("3")]
+    dataset = in_memory(pd.DataFrame(rows))
+    test = TestSlice(name="t", fit="f", categories=("stgan/bald",))
+    assert names(select_test(dataset, test, "all").reals) == ["r1"]
+    assert names(select_test(dataset, OTHER, "all", FIT).reals) == ["r2"]
+
+
+def test_a_photo_without_a_database_is_no_other_one() -> None:
+    rows = [photo("1", "test"), forged("2", "entire", "test", source="", database="ffhq")]
+    rows.append(forged("3", "entire", source="", database="ffhq"))
+    dataset = in_memory(pd.DataFrame(rows))
+    entire = ("stgan/entire",)
+    fit = FitSlice(name="f", categories=entire)
+    assert names(select_test(dataset, TestSlice(name="t", fit="f", categories=entire), "all").reals) == ["r1"]
+    assert lacks_other(dataset, fit)
+
+
+def test_other_photos_need_to_know_the_fit() -> None:
+    with pytest.raises(ValueError, match="test 'o' takes photos of other databases"):
+        select_test(in_memory(table()), OTHER, "all")
+
+
+def test_a_slice_without_categories_misses_none() -> None:
+    assert missing(in_memory(table()), OTHER.categories, "test") == []
 
 
 def test_missing_names_categories_without_fakes_in_the_split(tmp_path: Path) -> None:

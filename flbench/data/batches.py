@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from flbench.condition import Condition
 from flbench.data import fakeness
-from flbench.data.dataset import Dataset, Selection
+from flbench.data.dataset import ENTIRE, Dataset, Selection
+from flbench.data.degradations import degrade
 from flbench.data.images import read_gray, read_image, read_parsing, resize, resize_classes
 from flbench.errors import DataError
 from flbench.locator import Batch
+
+_CLEAN = Condition()
 
 CACHE_BYTES = 1 << 30
 """Decoded images kept in memory, at most; beyond it the longest unused is decoded again."""
@@ -36,6 +41,29 @@ class Example(NamedTuple):
     region: np.ndarray | None
 
 
+class _Cache:
+    """Arrays by name, at most `CACHE_BYTES` of them: the longest unused goes first."""
+
+    def __init__(self) -> None:
+        self._arrays: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._held = 0
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def get(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """Return an array, made now if it is not there."""
+        if name in self._arrays:
+            self._arrays.move_to_end(name)
+            return self._arrays[name]
+        array = make()
+        self._arrays[name] = array
+        self._held += array.nbytes
+        while self._held > CACHE_BYTES and len(self._arrays) > 1:
+            self._held -= self._arrays.popitem(last=False)[1].nbytes
+        return array
+
+
 class Frames:
     """Decode the samples of a data set at one size, and derive their maps.
 
@@ -50,22 +78,16 @@ class Frames:
         self.size = size
         self.region_source = region
         self._rows = dataset.manifest.set_index("sample_id")
-        self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
-        self._held = 0
+        self._cache = _Cache()
+
+    def with_region(self, region: str) -> Frames:
+        """Return the same decoded images with another source of regions."""
+        other = copy(self)
+        other.region_source = region
+        return other
 
     def _row(self, sample: str) -> pd.Series:
         return self._rows.loc[sample]
-
-    def _kept(self, key: str, make: Any) -> np.ndarray:
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
-        array = make()
-        self._cache[key] = array
-        self._held += array.nbytes
-        while self._held > CACHE_BYTES and len(self._cache) > 1:
-            self._held -= self._cache.popitem(last=False)[1].nbytes
-        return array
 
     def image(self, sample: str) -> np.ndarray:
         """Return the uint8 (S, S, 3) image of a sample.
@@ -74,7 +96,7 @@ class Frames:
             DataError: The file is missing or cannot be decoded.
         """
         path = self.dataset.folder / self._row(sample)["image"]
-        return self._kept(f"image {sample}", lambda: resize(read_image(path), self.size))
+        return self._cache.get(f"image {sample}", lambda: resize(read_image(path), self.size))
 
     def truth(self, sample: str) -> np.ndarray:
         """Return the float32 (S, S) ground truth: zeros, ones, a stored mask, or Eq. 4 on the resized pair.
@@ -87,7 +109,7 @@ class Frames:
             return np.zeros((self.size, self.size), np.float32)
         if row["mask"]:
             return self._mask(row)
-        if row["attribute"] == "entire":
+        if row["attribute"] == ENTIRE:
             return np.ones((self.size, self.size), np.float32)
         return fakeness.fakeness_map(self.image(row["source"]), self.image(sample))
 
@@ -119,7 +141,7 @@ class Frames:
         row = self._row(sample)
         photo = self._row(row["source"])["parsing"] if row["source"] else ""
         paths = self.dataset.region_maps(row["parsing"], photo, row["attribute"])
-        if row["attribute"] == "entire":
+        if row["attribute"] == ENTIRE:
             return np.ones((self.size, self.size), bool)
         if not paths:
             return None
@@ -132,15 +154,29 @@ class Frames:
         region = None if row["label"] == "real" else self._parsed_region(sample)
         if region is None or not region.any():
             return np.ones((self.size, self.size), np.float32)
-        return self._kept(f"attention {sample}", lambda: fakeness.face_attention(region))
+        return self._cache.get(f"attention {sample}", lambda: fakeness.face_attention(region))
 
-    def example(self, sample: str) -> Example:
-        """Return the image of a sample with its ground truth and region.
+    def example(self, sample: str, condition: Condition = _CLEAN, *, recomputed: bool = False) -> Example:
+        """Return the image of a sample under a condition, with its ground truth and region.
+
+        Args:
+            sample: Its identifier.
+            condition: What happens to the image; what moves pixels moves ground truth and region alike.
+            recomputed: Recompute Eq. 4 from the photo and the degraded fake, as the paper does; without, the ground
+                truth is that of the undegraded fake. Masks and `entire` cannot be recomputed and stay as they are.
 
         Raises:
             DataError: Anything of it is missing or unreadable.
         """
-        return Example(self.image(sample), self.truth(sample), self.region(sample))
+        image, truth, region = self.image(sample), self.truth(sample), self.region(sample)
+        if not condition.steps:
+            return Example(image, truth, region)
+        row = self._row(sample)
+        paired = recomputed and row["label"] == "fake" and not row["mask"] and row["attribute"] != ENTIRE
+        photo = self.image(row["source"]) if paired else None
+        made = degrade(condition, image, photo=photo, truth=truth, region=region, key=sample)
+        truth = made.truth if made.photo is None else fakeness.fakeness_map(made.photo, made.image)
+        return Example(made.image, truth, made.region)
 
     def batch(self, samples: Sequence[str], device: torch.device, flips: np.ndarray | None = None) -> Batch:
         """Return a training batch of the given samples, mirrored left to right where `flips` says so."""

@@ -30,6 +30,7 @@ __all__ = [
     "About",
     "Dataset",
     "Selection",
+    "lacks_other",
     "leaks",
     "missing",
     "read_dataset",
@@ -53,7 +54,7 @@ class About(BaseModel):
         licence: Licence of the images.
         size: Declared height and width in pixels.
         publishable: Whether images may be shown in published figures.
-        database: Where the photos are from, if all are from one place.
+        database: Where the photos that fakes were made of are from, if all are from one place.
         mask_polarity: What white means in stored masks; empty where the data set stores none.
         recipe: Fingerprint of the recipe, for a data set made by code.
         pixels: Checksum of the pixels, for a data set made by code.
@@ -230,8 +231,11 @@ def select_fit(dataset: Dataset, fit: FitSlice, split: str) -> Selection:
 
     "disjoint": real photos and fakes show different people. Those of whom the split has no fake at all give real
     photos. The others, in the order of the sha256 of their identity, give fakes; while fewer than half of the people
-    give photos, every second of them, from the second on, gives photos instead. "paired": every fake, and the real
-    photos of the same identities. Neither depends on the order of rows; sides are the same for every fit slice.
+    of a database give photos, every second of them, from the second on, gives photos instead. "paired": every fake,
+    and the real photos of the same identities. Neither depends on the order of rows; sides are the same for every fit
+    slice. Real photos are only those of the databases that the slice's fakes, or the photos they were made of, are
+    from. `per_category` holds for the fakes that are left, those of the categories that the split has: the first ones
+    in the order of the sha256 of their `sample_id`.
 
     Args:
         dataset: Where to look.
@@ -241,33 +245,55 @@ def select_fit(dataset: Dataset, fit: FitSlice, split: str) -> Selection:
     rows = dataset.manifest[dataset.manifest["split"] == split]
     fakes = rows[_in_categories(rows, fit.categories)]
     reals = rows[rows["label"] == "real"]
+    reals = reals[_from(reals, _databases(dataset, fakes))]
     if fit.people == "disjoint":
         photographed = _photographed(rows)
-        fakes = fakes[~fakes["identity"].isin(photographed)]
+        fakes = _evened(fakes[~fakes["identity"].isin(photographed)], fit.per_category)
         reals = reals[reals["identity"].isin(photographed)]
     else:
+        fakes = _evened(fakes, fit.per_category)
         reals = reals[reals["identity"].isin(set(fakes["identity"]))]
     return Selection(fakes.reset_index(drop=True), reals.reset_index(drop=True))
 
 
-def select_test(dataset: Dataset, test: TestSlice, reals: Literal["balanced", "all"]) -> Selection:
+def select_test(
+    dataset: Dataset, test: TestSlice, reals: Literal["balanced", "all"], fit: FitSlice | None = None
+) -> Selection:
     """Return what a test slice is measured on: fakes of its categories in the test split, and real photos.
+
+    Real photos are those of the databases that the fakes, or the photos they were made of, are from. A slice of other
+    photos has no fake, and every real photo of the test split that is from other databases than `fit` learnt from.
 
     Args:
         dataset: Where to look.
         test: The slice.
         reals: "balanced": as many real photos as fakes, or all there are: first those of people of whom the split has
-            no fake, then the others, each in the order of the sha256 of their `sample_id`; "all": every real photo of
-            the test split.
+            no fake, then the others, each in the order of the sha256 of their `sample_id`; "all": every one.
+        fit: What is tested; a slice of other photos needs it.
+
+    Raises:
+        ValueError: A slice of other photos, and no `fit`.
     """
     rows = dataset.manifest[dataset.manifest["split"] == "test"]
     fakes = rows[_in_categories(rows, test.categories)]
     photos = rows[rows["label"] == "real"]
-    if reals == "balanced":
-        edited = photos["identity"].isin(_edited(rows))
-        ordered = sorted(zip(edited, photos["sample_id"].map(_sha256), photos["sample_id"], strict=True))
-        photos = photos[photos["sample_id"].isin([name for _, _, name in ordered[: len(fakes)]])]
+    if test.photos == "other":
+        if fit is None:
+            raise ValueError(f"test {test.name!r} takes photos of other databases than its fit's: which fit?")
+        photos = photos[~_from(photos, _learnt_from(dataset, fit))]
+    else:
+        photos = photos[_from(photos, _databases(dataset, fakes))]
+        if reals == "balanced":
+            edited = photos["identity"].isin(_edited(rows))
+            ordered = sorted(zip(edited, photos["sample_id"].map(_sha256), photos["sample_id"], strict=True))
+            photos = photos[photos["sample_id"].isin([name for _, _, name in ordered[: len(fakes)]])]
     return Selection(fakes.reset_index(drop=True), photos.reset_index(drop=True))
+
+
+def lacks_other(dataset: Dataset, fit: FitSlice) -> bool:
+    """Tell whether the test split has no real photo of another database than those a fit slice learnt from."""
+    rows = dataset.manifest[(dataset.manifest["split"] == "test") & (dataset.manifest["label"] == "real")]
+    return bool(_from(rows, _learnt_from(dataset, fit)).all())
 
 
 def missing(dataset: Dataset, categories: Iterable[str], split: str) -> list[str]:
@@ -295,10 +321,47 @@ def _edited(rows: pd.DataFrame) -> set[str]:
 
 
 def _photographed(rows: pd.DataFrame) -> set[str]:
-    """Return the identities of a split that give real photos where people are disjoint."""
-    people, edited = set(rows["identity"]), _edited(rows)
-    wanted = max(0, len(people) // 2 - len(people - edited))
-    return (people - edited) | set(sorted(edited, key=_sha256)[1::2][:wanted])
+    """Return the identities of a split that give real photos where people are disjoint.
+
+    Each database is divided by itself: many photos of one would else leave no photos of another. A person is of the
+    database of their photo, if there is one.
+    """
+    homes = rows.sort_values("label", ascending=False, kind="stable").drop_duplicates("identity")
+    edited, found = _edited(rows), set[str]()
+    for _, home in homes.groupby("database"):
+        people = set(home["identity"])
+        wanted = max(0, len(people) // 2 - len(people - edited))
+        found |= (people - edited) | set(sorted(people & edited, key=_sha256)[1::2][:wanted])
+    return found
+
+
+def _databases(dataset: Dataset, fakes: pd.DataFrame) -> set[str]:
+    """Return the databases that are named for fakes and for the photos they were made of."""
+    photos = dataset.manifest["sample_id"].isin(set(fakes["source"]))
+    return {*fakes["database"], *dataset.manifest.loc[photos, "database"]} - {""}
+
+
+def _learnt_from(dataset: Dataset, fit: FitSlice) -> set[str]:
+    """Return the databases of the fakes that a fit slice may see while it learns."""
+    rows = dataset.manifest[dataset.manifest["split"] != "test"]
+    return _databases(dataset, rows[_in_categories(rows, fit.categories)])
+
+
+def _from(photos: pd.DataFrame, databases: set[str]) -> pd.Series:
+    """Tell which photos are from databases; where a name is missing on either side, nothing says they are not."""
+    if not databases:
+        return pd.Series(True, index=photos.index)
+    return photos["database"].isin({*databases, ""})
+
+
+def _evened(fakes: pd.DataFrame, most: int | None) -> pd.DataFrame:
+    """Keep as many fakes of every category as the rarest has, at most `most`; without `most` all."""
+    if most is None or fakes.empty:
+        return fakes
+    category = ["generator", "attribute"]
+    share = min(most, fakes.groupby(category).size().min())
+    ordered = fakes.loc[fakes["sample_id"].map(_sha256).sort_values().index]
+    return fakes.loc[ordered.groupby(category).head(share).index.sort_values()]
 
 
 def _sha256(text: str) -> str:

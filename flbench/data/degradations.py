@@ -1,0 +1,211 @@
+"""What the steps of a condition do to pixels.
+
+An image is degraded by itself: the result depends on its pixels, the condition and the sample's key, never on order,
+batch or thread count. Two things are random and drawn from the sha256 of the key: the field of the noise and the
+permutation of the quadrants. Neither depends on the severity, so the severities of one sample are a paired comparison.
+A kind that stands twice in a chain draws anew the second time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from collections import Counter
+from itertools import permutations
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from flbench.condition import Condition, Step
+
+Pixels = NDArray[np.uint8]
+
+ORDERS = tuple(permutations(range(4)))[1:]
+"""The 23 ways in which four quadrants change places: place `i` (row by row) gets quadrant `order[i]`."""
+
+
+class Degraded(NamedTuple):
+    """One image after a condition, with what is scored beside it.
+
+    Attributes:
+        image: uint8 (H, W, 3).
+        photo: uint8 (H, W, 3), the real image of a fake, never degraded but disorganized like the image; or None.
+        truth: float32 (H, W), the clean ground truth, disorganized like the image.
+        region: bool (H, W), disorganized like the image; or None.
+    """
+
+    image: np.ndarray
+    photo: np.ndarray | None
+    truth: np.ndarray
+    region: np.ndarray | None
+
+
+def degrade(
+    condition: Condition,
+    image: np.ndarray,
+    *,
+    photo: np.ndarray | None = None,
+    truth: np.ndarray,
+    region: np.ndarray | None = None,
+    key: str,
+) -> Degraded:
+    """Take an image through the steps of a condition, in their order.
+
+    JPEG, blur, noise and low resolution change the image alone. `disorganized` permutes image, photo, truth and region
+    alike, so that a map still lies over its image and Eq. 4 can be recomputed from photo and degraded image.
+
+    Args:
+        condition: What happens.
+        image: uint8 (H, W, 3).
+        photo: uint8 (H, W, 3), the real image of a fake; None for a real one.
+        truth: float32 (H, W) in [0, 1].
+        region: bool (H, W), pixels that are scored; None for all.
+        key: What is random depends on it; the sample's id.
+
+    Returns:
+        Arrays of the same shapes and types. What a condition leaves alone is the array that was given, not a copy.
+
+    Raises:
+        ValueError: The image is not uint8 (H, W, 3), or the others differ from it in size.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"an image is uint8 (H, W, 3), not {image.dtype} {image.shape}")
+    if any(other is not None and other.shape[:2] != image.shape[:2] for other in (photo, truth, region)):
+        raise ValueError(f"photo, truth or region differs in size from the image {image.shape}")
+    state = Degraded(image, photo, truth, region)
+    turns: Counter[str] = Counter()
+    for step in condition.steps:
+        seed = _seed(step.kind, turns[step.kind], key)
+        turns[step.kind] += 1
+        if step.kind == "disorganized":
+            state = _disorganized(state, ORDERS[seed % len(ORDERS)])
+        elif not step.is_identity:
+            state = state._replace(image=_changed(state.image, step, seed))
+    return state
+
+
+def jpeg(image: Pixels, quality: int) -> Pixels:
+    """Compress as JPEG and decode: Pillow's libjpeg-turbo, its scaled standard tables, 4:2:0.
+
+    Args:
+        image: uint8 (H, W, 3).
+        quality: 1 to 100.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    return np.array(Image.open(file))
+
+
+def blur(image: Pixels, size: int) -> Pixels:
+    """Blur by a Gaussian kernel of `size` × `size` taps that add up to one.
+
+    Its standard deviation is 0.3((size - 1)/2 - 1) + 0.8. Beyond the border the image is mirrored without repeating
+    the outermost pixel (reflect-101), as often as the kernel needs. Sums are float64, rounded to the nearest.
+
+    Args:
+        image: uint8 (H, W, 3).
+        size: Side of the kernel in pixels, odd; 1 changes nothing.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    places = np.arange(size) - size // 2
+    sigma = 0.3 * ((size - 1) / 2 - 1) + 0.8
+    taps = np.exp(-0.5 * np.square(places / sigma))
+    taps /= taps.sum()
+    rows = ndimage.correlate1d(image, taps, axis=0, output=np.float64, mode="mirror")
+    return _rounded(ndimage.correlate1d(rows, taps, axis=1, mode="mirror"))
+
+
+def noise(image: Pixels, variance: float, seed: int) -> Pixels:
+    """Add Gaussian noise, independent in every pixel and channel, then clip and round to the nearest.
+
+    The noise is a field of unit variance (float32 normals of numpy's PCG64), scaled: the same field for every variance.
+
+    Args:
+        image: uint8 (H, W, 3).
+        variance: Of the noise before clipping, for pixels in [0, 1]; 0 changes nothing.
+        seed: Of the field.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    field = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
+    return _rounded(image + np.float32(255 * math.sqrt(variance)) * field)
+
+
+def low_resolution(image: Pixels, ratio: int) -> Pixels:
+    """Reduce each side by a ratio and enlarge the image back, both by Pillow's antialiased bilinear filter.
+
+    Args:
+        image: uint8 (H, W, 3).
+        ratio: A side becomes round(side / ratio), ties to even, and at least 1 pixel; 1 changes nothing.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    height, width = image.shape[:2]
+    small = (max(1, round(width / ratio)), max(1, round(height / ratio)))
+    reduced = Image.fromarray(image).resize(small, Image.Resampling.BILINEAR)
+    return np.array(reduced.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def disorganize(array: NDArray[Any], order: tuple[int, ...]) -> NDArray[Any]:
+    """Let the four quadrants change places.
+
+    They are those of the largest top left part with even sides, so all have one size and every pixel is kept: in an
+    image of odd height the last row stays where it is, in one of odd width the last column. An image one pixel high or
+    wide has no quadrants and stays as it is.
+
+    Args:
+        array: (H, W) or (H, W, channels), any type.
+        order: Place `i` (top left, top right, bottom left, bottom right) gets quadrant `order[i]`.
+
+    Returns:
+        A new array of the same shape and type.
+    """
+    height, width = array.shape[0] // 2, array.shape[1] // 2
+    quadrants = [(slice(top, top + height), slice(left, left + width)) for top in (0, height) for left in (0, width)]
+    result = array.copy()
+    for place, source in enumerate(order):
+        result[quadrants[place]] = array[quadrants[source]]
+    return result
+
+
+def _changed(image: Pixels, step: Step, seed: int) -> Pixels:
+    value = step.value or 0.0
+    match step.kind:
+        case "jpeg":
+            return jpeg(image, int(value))
+        case "blur":
+            return blur(image, int(value))
+        case "noise":
+            return noise(image, value, seed)
+        case "lowres":
+            return low_resolution(image, int(value))
+    raise ValueError(f"nothing is known of what {step.name} does to pixels")
+
+
+def _disorganized(state: Degraded, order: tuple[int, ...]) -> Degraded:
+    return Degraded(
+        image=disorganize(state.image, order),
+        photo=None if state.photo is None else disorganize(state.photo, order),
+        truth=disorganize(state.truth, order),
+        region=None if state.region is None else disorganize(state.region, order),
+    )
+
+
+def _rounded(values: NDArray[np.floating]) -> Pixels:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _seed(kind: str, turn: int, key: str) -> int:
+    """Return 128 bits for one step of a chain, by how many of its kind came before: no two steps draw the same."""
+    return int.from_bytes(hashlib.sha256(f"{kind}\0{turn}\0{key}".encode()).digest()[:16], "big")
