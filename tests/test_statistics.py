@@ -15,8 +15,9 @@ from scipy.stats import bootstrap
 from sklearn.metrics import roc_auc_score
 
 from flbench.errors import UsageError
-from flbench.scoring import statistics
-from flbench.scoring.statistics import paired_difference, summarise, tie_groups
+from flbench.scoring import resampling
+from flbench.scoring.comparison import gamma, paired_difference, tie_groups
+from flbench.scoring.statistics import summarise
 
 METRICS = ("acc", "coss", "psnr", "ssim", "mae", "auroc")
 WORST = {"coss": 0.0, "psnr": 0.0, "ssim": -1.0, "mae": 1.0, "false_alarm": 1.0}
@@ -53,7 +54,7 @@ def table(people: int = 12, *, seed: int = 0, lift: float = 0.0, most: int = 4, 
 
 
 def resamples_of(people: int, resamples: int, seed: int) -> np.ndarray:
-    return np.concatenate(list(statistics._draws(people, resamples, seed, 7)))
+    return np.concatenate(list(resampling.draws(people, resamples, seed, 7)))
 
 
 def by_loop(rows: pd.DataFrame, number: Callable[[pd.DataFrame], float], resamples: int, seed: int) -> list[float]:
@@ -180,7 +181,7 @@ def test_order_of_rows_does_not_matter_to_the_bit(seed: int) -> None:
 def test_the_step_of_the_bootstrap_does_not_matter_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = table(9)
     whole = summarise(rows, METRICS, resamples=101)
-    monkeypatch.setattr(statistics, "_BLOCK", 40)
+    monkeypatch.setattr(resampling, "_BLOCK", 40)
     assert summarise(rows, METRICS, resamples=101) == whole
     assert summarise(rows, METRICS, resamples=101, seed=1) != whole
 
@@ -418,3 +419,55 @@ def test_a_group_is_compared_with_its_leader_and_does_not_creep() -> None:
 
 def test_one_identity_ties_with_everyone() -> None:
     assert tie_groups([table(1, lift=0.3), table(1)], "coss") == ["1–2", "1–2"]
+
+
+def degraded(rows: pd.DataFrame, factor: float) -> pd.DataFrame:
+    """The same images under a condition, every map metric times a factor."""
+    changed = {metric: factor * rows[metric] for metric in ("coss", "psnr", "ssim", "mae")}
+    return rows.assign(condition="jpeg-10", **changed)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([*METRICS, "tpr", "tnr", "false_alarm"]))
+@settings(max_examples=30, deadline=None)
+def test_gamma_of_a_condition_that_changes_nothing_is_exactly_100(seed: int, metric: str) -> None:
+    rows = table(8, seed=seed)
+    found = gamma(rows.assign(condition="blur-1"), rows, metric, resamples=50)
+    assert (found.value, found.low, found.high) == (100.0, 100.0, 100.0)
+
+
+def test_gamma_is_the_share_that_is_left_and_its_interval_that_of_a_loop() -> None:
+    clean = table(9, seed=3)
+    noise = np.random.default_rng(0).uniform(0.5, 0.7, len(clean))
+    worse = clean.assign(condition="jpeg-10", coss=clean["coss"] * noise)
+    found = gamma(worse, clean, "coss", resamples=200, seed=5)
+    assert found.value == pytest.approx(100 * worse["coss"].mean() / clean["coss"].mean())
+    both = clean.assign(left=worse["coss"])
+    shares = by_loop(both, lambda drawn: 100 * drawn["left"].mean() / drawn["coss"].mean(), 200, 5)
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(shares, (2.5, 97.5))))
+    # A condition that takes the same share from every image leaves no doubt: pairing is what shows it.
+    certain = gamma(degraded(clean, 0.5), clean, "coss")
+    assert (certain.low, certain.high) == pytest.approx((50, 50))
+
+
+def test_gamma_of_auroc_compares_the_pooled_values() -> None:
+    clean = table(10, seed=1)
+    worse = clean.assign(condition="noise-0.05", score=1 - clean["score"])
+    area = roc_auc_score(clean["label"] == "fake", clean["score"])
+    assert gamma(worse, clean, "auroc", resamples=20).value == pytest.approx(100 * (1 - area) / area)
+
+
+def test_gamma_is_undefined_where_nothing_was_there_to_lose() -> None:
+    rows = degraded(table(), 0.5)
+    found = gamma(rows, rows.assign(condition="clean", coss=0.0), "coss")
+    assert (found.value, found.low, found.high) == (None, None, None)
+    assert found.undefined == (rows["label"] == "fake").sum()
+
+
+def test_gamma_leaves_out_an_image_that_has_no_value_on_one_side() -> None:
+    clean = table(6, seed=2)
+    fake = clean.index[clean["label"] == "fake"][0]
+    worse = degraded(clean, 0.5)
+    worse.loc[fake, "coss"] = math.nan
+    found = gamma(worse, clean, "coss", resamples=20)
+    assert found.value == pytest.approx(50)
+    assert (found.n, found.undefined) == ((clean["label"] == "fake").sum() - 1, 1)

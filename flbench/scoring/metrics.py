@@ -26,7 +26,16 @@ WINDOW = 7
 BORDER = WINDOW // 2
 """Pixels along each edge that SSIM's mean leaves out, because their windows reach outside of the image."""
 
-WORST: Mapping[str, float] = {"coss": 0.0, "psnr": 0.0, "ssim": -1.0, "mae": 1.0}
+WORST: Mapping[str, float] = {
+    "coss": 0.0,
+    "psnr": 0.0,
+    "ssim": -1.0,
+    "mae": 1.0,
+    "f1": 0.0,
+    "iou": 0.0,
+    "pixel_auroc": 0.0,
+    "pixel_ap": 0.0,
+}
 """The worst value that a map in [0, 1] can get: what a failed image costs."""
 
 # (0.01, 0.03) squared, times the squared data range of 1: scikit-image's defaults.

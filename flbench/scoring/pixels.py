@@ -1,0 +1,262 @@
+"""Pixels as a yes-or-no question: F1, IoU, AUROC and AP of fakeness maps against a binarised ground truth.
+
+All of it comes from one sort of an image's pixels: a `Ranking` counts, for every value that a map takes, how many
+fake and how many real pixels reach it. Pixels of equal value are never told apart. A `Pool` does the same for the
+pixels of any number of images together. NaN means *undefined* and nothing else: F1, IoU and AP need a fake pixel,
+AUROC a fake and a real one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+Mask = NDArray[np.bool_]
+Float = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+THRESHOLD = 0.5
+"""Fakeness at and above which a pixel is called fake."""
+
+BINARISED = 0.1
+"""Ground truth at and above which a pixel is fake."""
+
+# Below the 30 bits that a float32 in [0, 1] fills, a key has two left for what the ground truth reaches.
+_CODE_BITS = 2
+
+LEVELS = 1 << 16
+"""Levels of fakeness that are told apart when pixels of many images are pooled."""
+
+# A level is 10 bits of the mantissa of the distance to the nearer of 0 and 1, and the nearest is within 2 to the -33.
+# Evenly spaced levels would tie most pixels of a saturated map: measured, they moved an AUROC by 1e-4.
+_DROPPED_BITS = 13
+_NEAREST = (127 - 33) << (23 - _DROPPED_BITS)
+
+
+class Pixels(NamedTuple):
+    """The pixels of one image that count.
+
+    Attributes:
+        values: float32 (P,) in [0, 1], what the map says.
+        reached: uint32 (P,), how many of the binarisation levels the ground truth reaches.
+    """
+
+    values: NDArray[np.float32]
+    reached: NDArray[np.uint32]
+
+
+def pixels_of(truth: Array, prediction: Array, region: Mask | None, binarised: Sequence[float]) -> Pixels:
+    """Return the pixels of one image, or those of its region.
+
+    Args:
+        truth: float (H, W) in [0, 1].
+        prediction: float (H, W) in [0, 1], taken as float32.
+        region: bool (H, W), pixels that count; None: all.
+        binarised: Up to three levels in ascending order; the ground truth reaches one where it is not below it.
+
+    Raises:
+        ValueError: Shapes differ, a map has NaN, the prediction leaves [0, 1], or the levels are too many or not in
+            order.
+    """
+    if truth.shape != prediction.shape:
+        raise ValueError(f"expected two maps of one shape, got {truth.shape} and {prediction.shape}")
+    if region is not None and (region.shape != truth.shape or region.dtype != np.bool_):
+        raise ValueError(f"expected a bool region {truth.shape}, got {region.dtype} {region.shape}")
+    if len(binarised) >= 1 << _CODE_BITS or list(binarised) != sorted(set(binarised)):
+        raise ValueError(f"expected at most three ascending levels, got {tuple(binarised)}")
+    if not np.isfinite(truth).all():
+        raise ValueError("the truth has NaN or infinity")
+    if prediction.size and not (prediction.min() >= 0 and prediction.max() <= 1):  # NaN fails both
+        raise ValueError("the prediction has NaN or leaves [0, 1]")
+    t, p = (truth.ravel(), prediction.ravel()) if region is None else (truth[region], prediction[region])
+    reached = np.zeros(len(t), np.uint32)
+    for level in binarised:
+        reached += t >= level
+    return Pixels(p.astype(np.float32) + np.float32(0), reached)  # -0 becomes 0: its bits would rank first
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How many fake and real pixels a map calls fake, for every threshold that makes a difference.
+
+    Column k stands for the k highest values called fake; column 0 for nothing, the last one for everything.
+
+    Attributes:
+        values: float32 (K,), the distinct values of the map, highest first.
+        tp: int64 (K + 1,), fake pixels called fake.
+        fp: int64 (K + 1,), real pixels called fake.
+    """
+
+    values: NDArray[np.float32]
+    tp: Ints
+    fp: Ints
+
+    @property
+    def positives(self) -> int:
+        """Number of fake pixels."""
+        return int(self.tp[-1])
+
+    @property
+    def negatives(self) -> int:
+        """Number of real pixels."""
+        return int(self.fp[-1])
+
+    def column(self, threshold: float) -> int:
+        """Return the column of a threshold: how many distinct values are not below it."""
+        return int(np.count_nonzero(self.values >= threshold))
+
+    def inverse(self) -> Ranking:
+        """Return the ranking of 1 - map: column k here and column -1 - k there split the pixels between them."""
+        return Ranking(1 - self.values[::-1], self.positives - self.tp[::-1], self.negatives - self.fp[::-1])
+
+    def f1(self) -> Float:
+        """Return F1 = 2 TP / (2 TP + FP + FN) for each column, float64 (K + 1,) in [0, 1]; NaN without a fake pixel."""
+        if not self.positives:
+            return np.full(len(self.tp), np.nan)
+        return 2 * self.tp / (self.tp + self.fp + self.positives)
+
+    def iou(self) -> Float:
+        """Return IoU = TP / (TP + FP + FN) for each column, float64 (K + 1,) in [0, 1]; NaN without a fake pixel."""
+        if not self.positives:
+            return np.full(len(self.tp), np.nan)
+        return self.tp / (self.fp + self.positives)
+
+    def auroc(self) -> float:
+        """Return how often a fake pixel ranks above a real one, a tie counting one half; NaN without both."""
+        if not self.positives or not self.negatives:
+            return math.nan
+        # Exact for an image; in int64 the pixels of many images together would overflow.
+        tp = self.tp.astype(np.float64)
+        twice = float(np.sum(np.diff(self.fp) * (tp[1:] + tp[:-1])))
+        return min(1.0, twice / (2.0 * self.positives * self.negatives))
+
+    def average_precision(self) -> float:
+        """Return the sum of precision × gain in recall, not interpolated, as scikit-learn; NaN without a fake pixel."""
+        if not self.positives:
+            return math.nan
+        called = np.maximum(self.tp[1:] + self.fp[1:], 1)  # columns that call nothing gain nothing
+        return min(1.0, float(np.sum(np.diff(self.tp) * (self.tp[1:] / called))) / self.positives)
+
+
+def rank(pixels: Pixels, levels: int) -> list[Ranking]:
+    """Return the ranking of an image for each binarisation level, from one sort.
+
+    Args:
+        pixels: Of one image.
+        levels: How many binarisation levels `pixels` was made with.
+    """
+    # Floats in [0, 1] are ordered as their bits are; sorting plain integers is several times faster than argsort.
+    keys = np.sort(pixels.values.view(np.uint32) << _CODE_BITS | pixels.reached)[::-1]
+    bits, reached = keys >> _CODE_BITS, keys & ((1 << _CODE_BITS) - 1)
+    last = np.flatnonzero(np.append(bits[1:] != bits[:-1], len(bits) > 0))
+    rankings = []
+    for level in range(levels):
+        tp = np.cumsum(reached > level, dtype=np.int64)[last]
+        counts = (np.concatenate([[0], tp]), np.concatenate([[0], last + 1 - tp]))
+        rankings.append(Ranking(bits[last].view(np.float32), *counts))
+    return rankings
+
+
+def level_of(values: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Return the level, 0 to `LEVELS` - 1, of values float32 (P,) in [0, 1]; a higher value is never at a lower one."""
+    upper = values >= THRESHOLD
+    bits = np.where(upper, 1 - values, values).view(np.uint32)
+    # Levels hold their lowest value, also above one half, where distances run the other way.
+    bits -= upper & (bits > 0)
+    steps = np.maximum(bits >> _DROPPED_BITS, _NEAREST) - _NEAREST
+    return np.where(upper, LEVELS - 1 - steps, steps).astype(np.intp)
+
+
+@cache
+def level_edges() -> NDArray[np.float32]:
+    """Return the lowest value at each level, float32 (`LEVELS`,), in ascending order; one half is among them."""
+    near = (np.arange(_NEAREST, _NEAREST + LEVELS // 2 + 1, dtype=np.uint32) << _DROPPED_BITS).view(np.float32)
+    near[0] = 0
+    exact = 1 - near[:0:-1].astype(np.float64)
+    upper = exact.astype(np.float32)
+    upper = np.where(upper < exact, np.nextafter(upper, np.float32(2)), upper)
+    edges = np.concatenate([near[:-1], upper])
+    edges.setflags(write=False)
+    return edges
+
+
+@dataclass
+class Pool:
+    """Pixels of many images, counted by level of fakeness and by what their ground truth reaches.
+
+    Memory does not grow with the number of images, and their order does not matter.
+
+    Attributes:
+        counts: int64 (levels of ground truth + 1, `LEVELS`).
+        images: Images that brought pixels.
+        empty: Images without any.
+    """
+
+    counts: Ints = field(default_factory=lambda: np.zeros((1 << _CODE_BITS, LEVELS), np.int64))
+    images: int = 0
+    empty: int = 0
+
+    def add(self, pixels: Pixels) -> None:
+        """Add the pixels of one image."""
+        np.add.at(self.counts.reshape(-1), pixels.reached * LEVELS + level_of(pixels.values), 1)
+        self.images += len(pixels.values) > 0
+        self.empty += len(pixels.values) == 0
+
+    def joined(self, other: Pool) -> Pool:
+        """Return a pool of both."""
+        return Pool(self.counts + other.counts, self.images + other.images, self.empty + other.empty)
+
+    def ranking(self, level: int) -> Ranking:
+        """Return the ranking of all pixels for one binarisation level, its values the edges of levels in use."""
+        tp = self.counts[level + 1 :, ::-1].sum(axis=0)
+        fp = self.counts[: level + 1, ::-1].sum(axis=0)
+        used = np.flatnonzero(tp + fp)
+        return Ranking(level_edges()[::-1][used], _from_zero(tp[used]), _from_zero(fp[used]))
+
+
+def _from_zero(counts: Ints) -> Ints:
+    return np.concatenate([[0], np.cumsum(counts)])
+
+
+def pixel_metrics(
+    truth: Array, prediction: Array, region: Mask | None = None, *, binarised: float = BINARISED
+) -> dict[str, Float]:
+    """Return the thresholded metrics of each image, those of the protocols' columns.
+
+    F1 and IoU call a pixel fake at 0.5 and above; AUROC and AP go through all thresholds, as scikit-learn's
+    `roc_auc_score` and `average_precision_score`.
+
+    Args:
+        truth: float (N, H, W) in [0, 1].
+        prediction: float (N, H, W) in [0, 1], taken as float32.
+        region: bool (N, H, W), pixels that count; None: all.
+        binarised: Ground truth at and above which a pixel is fake.
+
+    Returns:
+        `f1`, `iou`, `pixel_auroc` and `pixel_ap`, each float64 (N,) in [0, 1]; NaN where no pixel that counts is fake
+        and, for AUROC, where none is real.
+
+    Raises:
+        ValueError: Shapes differ, a map has NaN, or the prediction leaves [0, 1].
+    """
+    if truth.ndim != 3 or truth.shape != prediction.shape:
+        raise ValueError(f"expected two maps (N, H, W), got {truth.shape} and {prediction.shape}")
+    if region is not None and region.shape != truth.shape:
+        raise ValueError(f"expected a bool region {truth.shape}, got {region.dtype} {region.shape}")
+    values = {name: np.empty(len(truth)) for name in ("f1", "iou", "pixel_auroc", "pixel_ap")}
+    for i in range(len(truth)):
+        part = None if region is None else region[i]
+        (ranking,) = rank(pixels_of(truth[i], prediction[i], part, (binarised,)), 1)
+        column = ranking.column(THRESHOLD)
+        values["f1"][i] = ranking.f1()[column]
+        values["iou"][i] = ranking.iou()[column]
+        values["pixel_auroc"][i] = ranking.auroc()
+        values["pixel_ap"][i] = ranking.average_precision()
+    return values
