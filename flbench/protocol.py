@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from flbench.condition import CLEAN, parse_condition
 from flbench.errors import UsageError, suggest
 
 METRICS: Mapping[str, str] = {
@@ -24,10 +25,17 @@ METRICS: Mapping[str, str] = {
     "ssim": "SSIM",
     "mae": "MAE",
     "auroc": "AUROC",
+    "f1": "F1",
+    "iou": "IoU",
+    "pixel_auroc": "Pixel AUROC",
+    "pixel_ap": "Pixel AP",
+    "tpr": "TPR",
+    "tnr": "TNR",
+    "false_alarm": "False alarm",
 }
 """Metrics a protocol may ask for, and how they are printed."""
 
-LOWER_IS_BETTER = frozenset({"mae"})
+LOWER_IS_BETTER = frozenset({"mae", "false_alarm"})
 
 
 class Category(NamedTuple):
@@ -69,11 +77,16 @@ class FitSlice(_Model):
         name: How tests refer to it.
         categories: Categories of the fakes, as `generator/attribute`.
         people: "disjoint": the real photos and the fakes show different people, as in the paper; "paired": the same.
+        per_category: Most fakes of each category; every category then gives as many as the one with the fewest, up to
+            this number. None: all there are.
+        binarised: Fakeness at and above which the maps learnt from are 1, below 0; None: gray-scale maps.
     """
 
     name: str
     categories: tuple[str, ...] = Field(min_length=1, strict=False)
     people: Literal["disjoint", "paired"] = "disjoint"
+    per_category: int | None = Field(None, ge=1)
+    binarised: float | None = Field(None, gt=0, lt=1)
 
     _check = field_validator("categories")(_categories)
 
@@ -84,7 +97,9 @@ class TestSlice(_Model):
     Attributes:
         name: Printed in tables.
         fit: Name of the fit slice whose fit is tested.
-        categories: Categories of the fakes, as `generator/attribute`.
+        categories: Categories of the fakes, as `generator/attribute`; none where `photos` is "other".
+        photos: Real photos: "same": of the databases the fakes are from; "other": every photo of other databases than
+            those that the fit learnt from, and no fake.
         reference: Whether this slice is the one others are compared with.
     """
 
@@ -92,10 +107,17 @@ class TestSlice(_Model):
 
     name: str
     fit: str
-    categories: tuple[str, ...] = Field(min_length=1, strict=False)
+    categories: tuple[str, ...] = Field((), strict=False)
+    photos: Literal["same", "other"] = "same"
     reference: bool = False
 
     _check = field_validator("categories")(_categories)
+
+    @model_validator(mode="after")
+    def _fakes_or_photos(self) -> Self:
+        if bool(self.categories) == (self.photos == "other"):
+            raise ValueError('a test slice has categories, or photos = "other" and none')
+        return self
 
 
 class Scoring(_Model):
@@ -110,6 +132,7 @@ class Scoring(_Model):
             order; "all": every real photo of the test split.
         ground_truth: For degraded fakes: "clean": the map of the undegraded fake; "degraded": recomputed from the
             real image and the degraded fake.
+        conventions: Whether F1, IoU, pixel AUROC and AP are reported under every convention in use, for clean images.
         max_failed: Share of failed images above which a cell is partial and not ranked.
     """
 
@@ -119,6 +142,7 @@ class Scoring(_Model):
     score_rule: Literal["top"] = "top"
     reals: Literal["balanced", "all"] = "balanced"
     ground_truth: Literal["clean", "degraded"] = "clean"
+    conventions: bool = False
     max_failed: float = Field(0.01, ge=0, le=1)
 
     @model_validator(mode="after")
@@ -161,6 +185,7 @@ class Protocol(_Model):
         fit: Training slices.
         test: Test slices.
         conditions: Degradations under which every test slice is predicted, "clean" among them.
+        methods: Methods that its table compares, as `name[:variant]`; run if none is asked for.
         scoring: How predictions become numbers.
         reported: The paper's numbers.
     """
@@ -174,7 +199,8 @@ class Protocol(_Model):
     size: int | Literal["dataset"] = "dataset"
     fit: tuple[FitSlice, ...] = Field(min_length=1, strict=False)
     test: tuple[TestSlice, ...] = Field(min_length=1, strict=False)
-    conditions: tuple[str, ...] = Field(("clean",), strict=False)
+    conditions: tuple[str, ...] = Field((CLEAN,), strict=False)
+    methods: tuple[str, ...] = Field((), strict=False)
     scoring: Scoring
     reported: tuple[Reported, ...] = Field((), strict=False)
 
@@ -188,9 +214,17 @@ class Protocol(_Model):
         for test in self.test:
             if test.fit not in fits:
                 raise ValueError(f"test {test.name!r} names an unknown fit {test.fit!r}, {suggest(test.fit, fits)}")
-        if "clean" not in self.conditions:
+        if CLEAN not in self.conditions:
             raise ValueError('conditions must contain "clean"')
         return self
+
+    @field_validator("conditions")
+    @classmethod
+    def _canonical(cls, conditions: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(dict.fromkeys(parse_condition(text).name for text in conditions))
+        except UsageError as error:
+            raise ValueError(str(error)) from error
 
     @property
     def label(self) -> str:
@@ -199,13 +233,23 @@ class Protocol(_Model):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of what decides the numbers: everything but prose and reported rows."""
-        content = self.model_dump(mode="json", exclude={"title", "question", "paper", "notes", "reported"})
-        return fingerprint(content)
+        """sha256 of what decides the numbers: everything but prose, the methods compared and reported rows."""
+        # What is not given does not count, so that a new optional field leaves the fingerprints of old protocols alone.
+        prose = {"title", "question", "paper", "notes", "methods", "reported"}
+        return fingerprint(self.model_dump(mode="json", exclude_defaults=True, exclude=prose))
 
     def slice(self, name: str) -> FitSlice:
         """Return the fit slice called `name`."""
         return next(f for f in self.fit if f.name == name)
+
+    def under(self, conditions: Sequence[str]) -> Protocol:
+        """Return the protocol with more conditions.
+
+        Raises:
+            UsageError: There is no such condition.
+        """
+        more = [parse_condition(text).name for text in conditions]
+        return self.model_copy(update={"conditions": tuple(dict.fromkeys((*self.conditions, *more)))})
 
     def mapped(self, mapping: Mapping[str, str]) -> Protocol:
         """Return the protocol with other categories in place of its own.

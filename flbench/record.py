@@ -45,6 +45,20 @@ class Value(_Model):
     capped: int = 0
 
 
+class Convention(_Model):
+    """One thresholded metric under one convention.
+
+    Attributes:
+        value: The number; null if undefined for every image.
+        n: Images that count.
+        undefined: Images without a value, left out.
+    """
+
+    value: float | None
+    n: int
+    undefined: int
+
+
 class Result(_Model):
     """The numbers of one test slice under one condition.
 
@@ -56,6 +70,8 @@ class Result(_Model):
         reals: Number of real images.
         metrics: Metric name to value. Beside the protocol's metrics: `tpr`, `tnr` and `false_alarm` (mean share of
             pixels above one half on real images).
+        gamma: Metric to γ, the percentage of the clean value, with the interval of a paired bootstrap; empty for clean.
+        conventions: Name of a convention (see `scoring.conventions`) to its number; empty unless the protocol asks.
     """
 
     test: str
@@ -64,6 +80,8 @@ class Result(_Model):
     fakes: int
     reals: int
     metrics: dict[str, Value]
+    gamma: dict[str, Value] = Field(default_factory=dict)
+    conventions: dict[str, Convention] = Field(default_factory=dict)
 
 
 class MethodInfo(_Model):
@@ -107,6 +125,7 @@ class ProtocolInfo(_Model):
         mapping: Categories put in place of the protocol's own; empty for the protocol as written.
         missing: Test slices left out because the data set has no such category.
         region: Where regions came from: "parsing", "difference", or "" for whole-image scoring.
+        added: Conditions added to the protocol's own.
         over: "whole" or "region".
         metrics: The table's columns.
         primary: The metric that ranks.
@@ -119,6 +138,7 @@ class ProtocolInfo(_Model):
     mapping: dict[str, str] = Field(default_factory=dict)
     missing: tuple[str, ...] = ()
     region: str = ""
+    added: tuple[str, ...] = ()
     over: str
     metrics: tuple[str, ...]
     primary: str

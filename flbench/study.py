@@ -1,7 +1,7 @@
 """A study: the folder of fits, cells and records, and the truth about what is done.
 
     study/fits/<fit>/    weights.safetensors, checkpoint.safetensors while it runs, fit.json written last
-    study/cells/<cell>/  images.parquet, gallery.npz, panel.png, run.json written last
+    study/cells/<cell>/  images.parquet, gallery.npz, panel.png, cases.png, run.json written last
 
 Every file is written beside its place and moved there, so a kill at any moment leaves the old file or the new one.
 """
@@ -28,6 +28,7 @@ RECORD = "run.json"
 SCORES = "images.parquet"
 GALLERY = "gallery.npz"
 PANEL = "panel.png"
+CASES = "cases.png"
 FIT = "fit.json"
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.txt"

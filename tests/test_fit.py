@@ -34,7 +34,7 @@ def loss(module: nn.Module, batch: Batch) -> Tensor:
 
 
 def planned(dataset: Dataset, method: str = "fakelocator", **options: Any) -> Fit:
-    plan = make_plan(dataset, [find_protocol("in_gan")], [choose_method(method, options)], [0], Request())
+    plan = make_plan(dataset, [(find_protocol("in_gan"), [choose_method(method, options)])], [0], Request())
     return plan.fits[0]
 
 

@@ -126,7 +126,7 @@ def test_a_region_that_the_parser_does_not_find_cannot_be_scored(bare: Dataset) 
     from flbench.protocol import Protocol
 
     def plan(asked: Protocol, **request: Any) -> Any:
-        return make_plan(dataset, [asked], [registry.choose_method("zeros")], (0,), Request(**request))
+        return make_plan(dataset, [(asked, [registry.choose_method("zeros")])], (0,), Request(**request))
 
     protocol = registry.find_protocol("cross_attribute")
     region = protocol.model_copy(update={"scoring": protocol.scoring.model_copy(update={"over": "region"})})

@@ -8,13 +8,15 @@ from builders import make_dataset
 from flbench.data.dataset import Dataset
 from flbench.engine.plan import Plan, Request, _units, make_plan, unit_from_json, unit_to_json
 from flbench.errors import UsageError
+from flbench.jobs import plan_run
+from flbench.protocol import Protocol
 from flbench.registry import choose_method, find_protocol, reference_methods
 from flbench.study import Study
 
 
 def plan(dataset: Dataset, methods: list[str], protocols: list[str], seeds: tuple[int, ...] = (0,), **request) -> Plan:  # type: ignore[no-untyped-def]
     chosen = [choose_method(name) for name in methods]
-    return make_plan(dataset, [find_protocol(p) for p in protocols], chosen, seeds, Request(**request))
+    return make_plan(dataset, [(find_protocol(p), chosen) for p in protocols], seeds, Request(**request))
 
 
 def test_protocols_share_the_fit_they_both_need(boxes: Dataset) -> None:
@@ -32,7 +34,7 @@ def test_each_seed_and_each_set_of_options_is_a_fit_of_its_own(boxes: Dataset) -
 
 
 def test_references_share_one_process_and_the_training_free_have_no_seeds(boxes: Dataset) -> None:
-    made = make_plan(boxes, [find_protocol("in_gan")], reference_methods(), (0, 1), Request())
+    made = make_plan(boxes, [(find_protocol("in_gan"), reference_methods())], (0, 1), Request())
     assert len(made.units) == 1
     assert sum(cell.method.name == "zeros" for cell in made.cells) == 1
     assert sum(cell.method.name == "meanmap" for cell in made.cells) == 2
@@ -84,9 +86,8 @@ def test_a_region_protocol_without_parsing_maps_stops_or_takes_the_difference(tm
 
 
 def test_a_unit_survives_the_way_to_another_process(boxes: Dataset) -> None:
-    made = make_plan(
-        boxes, [find_protocol("cross_attribute")], [choose_method("fakelocator:l2", {"steps": 3})], (1,), Request(cap=2)
-    )
+    asked = [(find_protocol("cross_attribute"), [choose_method("fakelocator:l2", {"steps": 3})])]
+    made = make_plan(boxes, asked, (1,), Request(cap=2))
     for unit in made.units:
         assert unit_from_json(json.loads(json.dumps(unit_to_json(unit)))) == unit
 
@@ -115,3 +116,55 @@ def test_units_are_the_connected_pieces_of_cells_and_fits(boxes: Dataset) -> Non
         frozenset("c"): ["2"],
         frozenset("d"): ["4"],
     }
+
+
+def test_added_conditions_make_another_cell_and_share_the_fit(boxes: Dataset) -> None:
+    plain = plan(boxes, ["fakelocator"], ["in_gan"])
+    added = plan(boxes, ["fakelocator"], ["in_gan"], conditions=("jpeg-50", "noise-0.010"))
+    assert added.cells[0].added == ("jpeg-50", "noise-0.01")
+    assert added.cells[0].id != plain.cells[0].id
+    assert added.cells[0].origin == plain.cells[0].origin
+    assert [fit.id for fit in added.fits] == [fit.id for fit in plain.fits]
+    assert unit_from_json(json.loads(json.dumps(unit_to_json(added.units[0])))) == added.units[0]
+
+
+def test_degradation_protocols_need_no_fit_of_their_own(boxes: Dataset) -> None:
+    names = ["in_gan", "cross_attribute", "disorganization", "jpeg", "blur", "noise", "low_resolution", "degradations"]
+    made = plan(boxes, ["fakelocator"], names)
+    assert len(made.fits) == 1
+    assert len(made.cells) == len(names)
+
+
+def test_a_binary_fit_and_a_gray_one_are_two(boxes: Dataset) -> None:
+    made = plan(boxes, ["fakelocator"], ["in_gan", "binary_maps"])
+    assert len(made.fits) == 2
+
+
+def test_photos_of_another_database_must_be_there(boxes: Dataset) -> None:
+    with pytest.raises(UsageError, match="has none"):
+        plan(boxes, ["zeros"], ["false_alarms"])
+
+
+def test_protocols_that_cannot_run_are_left_out_where_all_are_asked(boxes: Dataset) -> None:
+    asked = [find_protocol("in_gan"), find_protocol("universal")]
+    made = plan_run(boxes, asked, [], [0], Request(), lenient=True)
+    assert {cell.protocol.name for cell in made.cells} == {"in_gan"}
+    assert list(made.left_out) == ["universal v1"]
+    assert {cell.method.name for cell in made.cells} >= {"fakelocator", "attention_map", "zeros", "oracle"}
+    with pytest.raises(UsageError, match="universal v1 fits on"):
+        plan_run(boxes, asked, [], [0], Request())
+    with pytest.raises(UsageError, match="no protocol can run"):
+        plan_run(boxes, asked[1:], [], [0], Request(), lenient=True)
+
+
+def test_without_a_method_the_rows_of_the_papers_table_are_compared(boxes: Dataset) -> None:
+    names = {cell.method.name for cell in plan_run(boxes, [bald()], [], [0], Request(), references=False).cells}
+    assert names == set(find_protocol("losses").methods)
+    silent = find_protocol("in_gan").model_copy(update={"methods": ()})
+    with pytest.raises(UsageError, match="names no methods"):
+        plan_run(boxes, [silent], [], [0], Request())
+
+
+def bald() -> Protocol:
+    """The protocol of Table 2 on the category that the boxes have."""
+    return find_protocol("losses").mapped({"stgan/bald": "stgan/blond_hair"})

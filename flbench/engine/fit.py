@@ -12,7 +12,7 @@ import json
 import math
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,7 @@ class SliceTraining(Training):
     def __init__(self, frames: Frames, fit: Fit, runtime: Runtime, folder: Path, events: Events) -> None:
         piece = fit.protocol.slice(fit.slice)
         self.frames = frames
+        self.binarised = piece.binarised
         self.slice = select_fit(frames.dataset, piece, "train")
         self.valid = select_fit(frames.dataset, piece, "valid")
         self.seed = fit.seed
@@ -101,7 +102,14 @@ class SliceTraining(Training):
         samples = [*self.slice.fakes["sample_id"], *self.slice.reals["sample_id"]]
         for start in range(0, len(samples), batch):
             self.events.progress("read", min(start + batch, len(samples)), len(samples))
-            yield self.frames.batch(samples[start : start + batch], self.device)
+            yield self.batch(samples[start : start + batch])
+
+    def batch(self, samples: Sequence[str], flips: np.ndarray | None = None) -> Batch:
+        """Return a batch of samples, with binary maps where the slice asks for them."""
+        made = self.frames.batch(samples, self.device, flips)
+        if self.binarised is None:
+            return made
+        return made._replace(fakeness=(made.fakeness >= self.binarised).float())
 
     def optimise(self, module: nn.Module, loss: Loss, recipe: Recipe) -> None:
         """Fit `module` in place and leave it in its best state on the valid slice.
@@ -146,7 +154,7 @@ class SliceTraining(Training):
         torch.manual_seed(step_seed(self.seed, step))
         samples = sampler.samples(step)
         flips = sampler.flips(step, len(samples)) if recipe.flip else None
-        batch = self.frames.batch(samples, self.device, flips)
+        batch = self.batch(samples, flips)
         module.train()
         optimiser.zero_grad(set_to_none=True)
         value = loss(module, batch)
@@ -183,7 +191,7 @@ class SliceTraining(Training):
         with torch.no_grad():
             for start in range(0, len(samples), recipe.batch):
                 part = samples[start : start + recipe.batch]
-                batch = self.frames.batch(part, self.device)
+                batch = self.batch(part)
                 total += float(loss(module, batch).item()) * len(part)
         return total / len(samples)
 

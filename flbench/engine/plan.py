@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flbench.data.dataset import ENTIRE, Dataset, missing, select_test
+from flbench.data.dataset import ENTIRE, Dataset, Selection, missing, select_test
 from flbench.errors import UsageError
-from flbench.protocol import Protocol, fingerprint
+from flbench.protocol import Protocol, TestSlice, fingerprint
 from flbench.registry import MethodChoice
 from flbench.study import Study
 
@@ -51,6 +51,7 @@ class Cell:
         mapping: Categories put in place of the protocol's own.
         missing: Test slices left out.
         region: "parsing", "difference" or "".
+        added: Conditions added to the protocol's own.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Cell:
     mapping: Mapping[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     region: str = ""
+    added: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +86,12 @@ class Plan:
     Attributes:
         dataset: The data set.
         units: Independent pieces of work.
+        left_out: Protocols that cannot run on the data set, with the reason.
     """
 
     dataset: Dataset
     units: tuple[Unit, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def cells(self) -> list[Cell]:
@@ -121,30 +125,32 @@ class Request:
         allow_missing: Run the slices that can run, and mark the record.
         region: "parsing", or "difference" for data sets without parsing maps.
         cap: Upper limit on the optimiser steps.
+        conditions: Conditions added to those of the protocols.
     """
 
     mapping: Mapping[str, str] = field(default_factory=dict)
     allow_missing: bool = False
     region: str = "parsing"
     cap: int | None = None
+    conditions: tuple[str, ...] = ()
 
 
 def make_plan(
     dataset: Dataset,
-    protocols: Sequence[Protocol],
-    methods: Sequence[MethodChoice],
+    asked: Sequence[tuple[Protocol, Sequence[MethodChoice]]],
     seeds: Sequence[int],
     request: Request,
 ) -> Plan:
-    """Cross methods, protocols and seeds into fits and cells, each fit once.
+    """Cross each protocol with its methods and the seeds into fits and cells, each fit once.
 
     Raises:
         UsageError: A category or parsing map that a protocol needs is not in the data set.
     """
     fits: dict[str, Fit] = {}
     cells: dict[str, Cell] = {}
-    for protocol in protocols:
+    for protocol, methods in asked:
         ready, left_out = prepare(protocol, dataset, request)
+        added = tuple(name for name in ready.conditions if name not in protocol.conditions)
         region = _region(ready, dataset, request)
         for method in methods:
             for seed in seeds if method.entry.trains else (0,):
@@ -160,6 +166,7 @@ def make_plan(
                     mapping=dict(request.mapping),
                     missing=left_out,
                     region=region,
+                    added=added,
                 )
                 cell = replace(cell, id=_cell_id(cell, dataset))
                 cells[cell.id] = cell
@@ -172,23 +179,26 @@ def prepare(protocol: Protocol, dataset: Dataset, request: Request) -> tuple[Pro
     Raises:
         UsageError: A fit category is missing, or a test category is and that is not allowed.
     """
-    for condition in protocol.conditions:
-        if condition != "clean":
-            raise UsageError(f"{protocol.label} asks for the condition {condition!r}, which this version does not know")
-    ready = protocol.mapped(request.mapping)
+    ready = protocol.mapped(request.mapping).under(request.conditions)
     if ready.size == "dataset":
         ready = ready.model_copy(update={"size": dataset.about.size})
     used = {test.fit for test in ready.test}
     absent = [c for fit in ready.fit if fit.name in used for c in missing(dataset, fit.categories, "train")]
-    have = ", ".join(str(category) for category in dataset.categories())
+    have = _some([str(category) for category in dataset.categories()])
     if absent:
         raise UsageError(
-            f"{protocol.label} fits on {', '.join(absent)}, which {dataset.label} does not have (it has {have})",
+            f"{protocol.label} fits on {_some(absent)}, which {dataset.label} does not have (it has {have})",
             hint="use --map OLD=NEW, such as --map stgan=stargan, or import the category",
         )
-    left_out = tuple(test.name for test in ready.test if missing(dataset, test.categories, "test"))
+    alone = [test for test in ready.test if test.photos == "other" and not _select(dataset, ready, test).reals.size]
+    if alone and not request.allow_missing:
+        raise UsageError(
+            f"{protocol.label} tests on real photos of another database, and {dataset.label} has none",
+            hint="add some: flbench data import photos --real FOLDER --database NAME --into DATASET",
+        )
+    left_out = tuple(test.name for test in ready.test if test in alone or missing(dataset, test.categories, "test"))
     if left_out and not request.allow_missing:
-        names = ", ".join(c for test in ready.test for c in missing(dataset, test.categories, "test"))
+        names = _some([c for test in ready.test for c in missing(dataset, test.categories, "test")])
         raise UsageError(
             f"{protocol.label} tests on {names}, which {dataset.label} does not have (it has {have})",
             hint="--allow-missing runs the rest and marks the record; --map OLD=NEW uses another category",
@@ -200,6 +210,17 @@ def prepare(protocol: Protocol, dataset: Dataset, request: Request) -> tuple[Pro
     return ready.model_copy(update={"test": tests, "fit": kept}), left_out
 
 
+def _some(names: Sequence[str], most: int = 12) -> str:
+    """Return names once each, and how many more there are: an error is one line."""
+    once = list(dict.fromkeys(names))
+    more = [f"{len(once) - most} more"] if len(once) > most else []
+    return ", ".join([*once[:most], *more])
+
+
+def _select(dataset: Dataset, protocol: Protocol, test: TestSlice) -> Selection:
+    return select_test(dataset, test, protocol.scoring.reals, protocol.slice(test.fit))
+
+
 def _region(protocol: Protocol, dataset: Dataset, request: Request) -> str:
     """Return where regions come from, after checking that they can."""
     if protocol.scoring.over == "whole":
@@ -207,7 +228,7 @@ def _region(protocol: Protocol, dataset: Dataset, request: Request) -> str:
     if request.region == "difference":
         return "difference"
     for test in protocol.test:
-        fakes = select_test(dataset, test, protocol.scoring.reals).fakes
+        fakes = _select(dataset, protocol, test).fakes
         bare = fakes[~dataset.parsed(fakes) & (fakes["attribute"] != ENTIRE)]
         if len(bare):
             raise UsageError(
@@ -228,6 +249,8 @@ def _fits(method: MethodChoice, protocol: Protocol, dataset: Dataset, seed: int,
             "options": method.options,
             "categories": sorted(piece.categories),
             "people": piece.people,
+            "per_category": piece.per_category,
+            "binarised": piece.binarised,
             "dataset": dataset.fingerprint,
             "size": protocol.size,
             "seed": seed,
@@ -307,5 +330,6 @@ def unit_from_json(document: Mapping[str, Any]) -> Unit:
         return {**part, "method": choice, "protocol": Protocol.model_validate(part["protocol"])}
 
     fits = tuple(Fit(**rebuilt(part)) for part in document["fits"])
-    cells = tuple(Cell(**{**rebuilt(part), "missing": tuple(part["missing"])}) for part in document["cells"])
+    listed = ("missing", "added")
+    cells = tuple(Cell(**{**rebuilt(c), **{key: tuple(c[key]) for key in listed}}) for c in document["cells"])
     return Unit(fits=fits, cells=cells)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,13 @@ import numpy as np
 import torch
 
 from flbench.data.batches import Example, to_tensor
+from flbench.engine.predictions import Outcome, Timer
 from flbench.engine.runtime import Runtime
 from flbench.errors import FlbenchError, MethodError
 from flbench.locator import Locator, Prediction, Reference
 
 FAILURES_IN_A_ROW = 5
 """A method that fails on this many images before it succeeds on one is stopped."""
-
-
-@dataclass
-class Timer:
-    """Seconds spent, and images seen, while a cell runs."""
-
-    predict_s: float = 0.0
-    score_s: float = 0.0
-    images: int = 0
 
 
 class Predictor:
@@ -38,18 +29,19 @@ class Predictor:
         name: The method, for messages.
         runtime: Device.
         log: Where tracebacks of single images go.
+        timer: Counts what predicting costs.
     """
 
-    def __init__(self, locator: Locator, name: str, runtime: Runtime, log: Path) -> None:
+    def __init__(self, locator: Locator, name: str, runtime: Runtime, log: Path, timer: Timer) -> None:
         self.locator = locator
         self.name = name
         self.runtime = runtime
         self.log = log
-        self.timer = Timer()
+        self.timer = timer
         self._failures = 0
         self._succeeded = False
 
-    def __call__(self, examples: Sequence[Example]) -> list[tuple[np.ndarray, float | None] | str]:
+    def __call__(self, examples: Sequence[Example]) -> list[Outcome]:
         """Return map and score of every example, or the reason why there is none.
 
         A batch that raises is tried again image by image, so that one bad image costs one row.
@@ -59,7 +51,7 @@ class Predictor:
         """
         started = time.perf_counter()
         try:
-            outcome: list[tuple[np.ndarray, float | None] | str] = list(self._batch(examples))
+            outcome: list[Outcome] = list(self._batch(examples))
         except FlbenchError:
             raise
         except Exception:
@@ -80,7 +72,7 @@ class Predictor:
         self._failures, self._succeeded = 0, True
         return iter(zip(maps, scores, strict=True))
 
-    def _single(self, example: Example) -> tuple[np.ndarray, float | None] | str:
+    def _single(self, example: Example) -> Outcome:
         try:
             return next(self._batch([example]))
         except FlbenchError:

@@ -17,7 +17,8 @@ from flbench.data.batches import Frames
 from flbench.data.dataset import read_dataset
 from flbench.engine.evaluate import run_cell
 from flbench.engine.fit import make_fit
-from flbench.engine.plan import Cell, Unit, unit_from_json
+from flbench.engine.plan import Cell, Fit, Unit, unit_from_json
+from flbench.engine.predictions import Predictions
 from flbench.engine.runtime import Events, Runtime
 from flbench.errors import FlbenchError, MethodError
 from flbench.registry import load_method
@@ -25,36 +26,48 @@ from flbench.study import LOG, Study
 
 
 def run_unit(unit: Unit, dataset: Path, study: Study, runtime: Runtime, events: Events, *, wait: bool = False) -> None:
-    """Make the fits of a unit, then its cells; a method that cannot be fitted fails its own cells only.
+    """Make the cells of a unit, each as soon as its fits are made; what cannot be fitted fails its own cells only.
 
     Raises:
         Interrupted: The process was asked to stop.
         RunError: Another process works on the same fit, or the disk is full.
     """
     source = read_dataset(dataset)
+    frames: dict[int, Frames] = {}
+    memory = Predictions()
     unfitted: dict[str, str] = {}
-    needed = {name for cell in unit.cells if not _skipped(cell) for name in cell.fits.values()}
     tested = {name for cell in unit.cells for name in cell.fits.values()}
-    for fit in unit.fits:
-        if fit.id in tested and fit.id not in needed:
-            continue
+    fits = {fit.id: fit for fit in unit.fits}
+
+    def decoded(size: int) -> Frames:
+        return frames.setdefault(size, Frames(source, size=size))
+
+    def make(fit: Fit) -> None:
         events.what = fit.method.name
         with study.lock(fit.id, wait=wait):
             try:
-                done = make_fit(fit, Frames(source, size=int(fit.protocol.size)), study, runtime, events)
+                done = make_fit(fit, decoded(int(fit.protocol.size)), study, runtime, events)
             except FlbenchError as error:
                 if not isinstance(error, MethodError) or fit.id not in tested:
                     raise
                 unfitted[fit.id] = f"not fitted: {error}"
-                continue
+                return
         if done["collapsed"]:
             events.warn(f"{fit.method.name} has collapsed: {done['collapsed']}")
+
+    for fit in unit.fits:
+        if fit.id not in tested:
+            make(fit)
     for cell in unit.cells:
+        wanted = [] if _skipped(cell) else [name for name in cell.fits.values() if name not in unfitted]
+        for name in wanted:
+            if name in fits:
+                make(fits.pop(name))
         events.what = cell.method.name
-        frames = Frames(source, size=int(cell.protocol.size), region=cell.region)
         reason = next((unfitted[name] for name in cell.fits.values() if name in unfitted), "")
         with study.lock(cell.id, wait=wait):
-            run_cell(cell, frames, study, runtime, events, unfitted=reason)
+            seen = decoded(int(cell.protocol.size)).with_region(cell.region)
+            run_cell(cell, seen, study, runtime, events, memory=memory, unfitted=reason)
 
 
 def _skipped(cell: Cell) -> bool:

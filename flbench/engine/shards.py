@@ -1,0 +1,70 @@
+"""The finished slices of a cell, kept on disk until its record is written, so that a stopped cell goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from flbench.engine.gallery import write_arrays
+from flbench.files import atomic_write, write_json
+from flbench.protocol import fingerprint
+from flbench.record import Convention
+
+
+@dataclass
+class Shard:
+    """The outcome of one test slice under one condition.
+
+    Attributes:
+        scores: One row per image.
+        gallery: Arrays of a few fakes, for pictures.
+        conventions: Thresholded metrics under every convention; empty if they were not asked for.
+    """
+
+    scores: pd.DataFrame
+    gallery: dict[str, np.ndarray] = field(default_factory=dict)
+    conventions: Mapping[str, Convention] = field(default_factory=dict)
+
+
+class Shards:
+    """The finished slices of one cell.
+
+    Args:
+        folder: Folder of the cell.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "partial"
+
+    def read(self, test: str, condition: str) -> Shard | None:
+        """Return a finished slice, or None."""
+        stem = self._stem(test, condition)
+        try:
+            with np.load(stem.with_suffix(".npz"), allow_pickle=False) as file:
+                gallery = dict(file)
+            scores = pd.read_parquet(stem.with_suffix(".parquet"))
+            said = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
+            return Shard(scores, gallery, {name: Convention.model_validate(value) for name, value in said.items()})
+        except (OSError, ValueError, EOFError):
+            return None
+
+    def write(self, test: str, condition: str, shard: Shard) -> None:
+        """Keep a finished slice; the gallery comes last and makes it count."""
+        stem = self._stem(test, condition)
+        atomic_write(stem.with_suffix(".parquet"), lambda path: shard.scores.to_parquet(path, index=False))
+        write_json(stem.with_suffix(".json"), {name: value.model_dump() for name, value in shard.conventions.items()})
+        write_arrays(stem.with_suffix(".npz"), shard.gallery)
+
+    def clear(self) -> None:
+        """Drop what the record has made superfluous."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _stem(self, test: str, condition: str) -> Path:
+        """Return the path of a slice's files without suffix: names of slices may hold any sign."""
+        return self.folder / fingerprint([test, condition])[:24]

@@ -1,0 +1,178 @@
+"""One test slice under one condition: predict every image and score it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flbench.condition import parse_condition
+from flbench.data.batches import Example, Frames
+from flbench.data.dataset import Selection, select_fit
+from flbench.engine.gallery import CASES, Chooser, Shown
+from flbench.engine.predictions import Outcome, Recall, Timer
+from flbench.engine.runtime import Events
+from flbench.engine.shards import Shard
+from flbench.errors import DataError
+from flbench.protocol import LOWER_IS_BETTER, FitSlice, Protocol, TestSlice
+from flbench.scoring.conventions import Tally, choose_thresholds
+from flbench.scoring.metrics import WORST, false_alarm, map_metrics, top_score
+from flbench.scoring.pixels import pixel_metrics
+
+BATCH = 16
+MAPS = tuple(WORST)
+COLUMNS = ("test", "condition", "sample_id", "identity", "label", "status", "reason", "score", *MAPS, "false_alarm")
+THRESHOLD_FAKES = 64
+"""Fakes of the valid split on which a threshold is chosen, at most."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is predicted and how it is scored.
+
+    Attributes:
+        protocol: Whose scoring counts.
+        test: The slice.
+        condition: Name of the condition.
+        chosen: Its fakes and real photos.
+        shown: Samples that go to the gallery; 0: none, best and worst ones neither.
+    """
+
+    protocol: Protocol
+    test: TestSlice
+    condition: str
+    chosen: Selection
+    shown: int
+
+
+def evaluate_slice(task: Task, predict: Recall, frames: Frames, timer: Timer, events: Events) -> Shard:
+    """Predict and score one test slice under one condition.
+
+    Args:
+        task: What to do.
+        predict: The locator at work.
+        frames: Decoded samples, with their source of regions.
+        timer: Counts what scoring costs.
+        events: Where progress goes.
+
+    Raises:
+        MethodError: The method breaks the contract.
+        Interrupted: The process was asked to stop.
+    """
+    scoring, clean = task.protocol.scoring, not parse_condition(task.condition).steps
+    tally = None
+    if scoring.conventions and clean and len(task.chosen.fakes):
+        tally = Tally(valid_thresholds(task.protocol.slice(task.test.fit), predict, frames, events))
+    cases = CASES if clean and task.shown and scoring.primary in (*MAPS, "false_alarm") else 0
+    chooser = Chooser(task.shown, cases, lower_is_better=scoring.primary in LOWER_IS_BETTER)
+    shown_label = "fake" if len(task.chosen.fakes) else "real"
+    table: list[dict[str, Any]] = []
+    for row, example, outcome in _outcomes(task, predict, frames, events):
+        base = {"test": task.test.name, "condition": task.condition}
+        base |= {key: row[key] for key in ("sample_id", "identity", "label")}
+        if isinstance(example, dict):
+            table.append(base | example)
+            continue
+        started = time.perf_counter()
+        scored = score_image(row["label"], example, outcome)
+        table.append(base | scored)
+        if scored["status"] == "ok" and not isinstance(outcome, str):
+            if tally is not None:
+                tally.add(example.truth, np.clip(outcome[0], 0, 1), row["label"] == "fake", example.region)
+            if row["label"] == shown_label and task.shown:
+                photo = frames.image(row["source"]) if row["source"] else _photo(row["label"], example)
+                shown = Shown(row["sample_id"], photo, example, outcome[0])
+                chooser.offer(shown, scored.get(scoring.primary, float("nan")))
+        timer.score_s += time.perf_counter() - started
+    scores = pd.DataFrame(table, columns=list(COLUMNS))
+    scores[["status", "reason"]] = scores[["status", "reason"]].fillna("")
+    gallery = chooser.arrays(task.test.name, task.condition)
+    return Shard(scores, gallery, {} if tally is None else tally.results())
+
+
+def _photo(label: str, example: Example) -> np.ndarray:
+    return example.image if label == "real" else np.zeros_like(example.image)
+
+
+def _outcomes(
+    task: Task, predict: Recall, frames: Frames, events: Events
+) -> Iterator[tuple[dict[str, Any], Example | dict[str, str], Outcome]]:
+    """Yield row, example and outcome of every image; for one that cannot be read, its failure as the example."""
+    condition = parse_condition(task.condition)
+    recomputed = task.protocol.scoring.ground_truth == "degraded"
+    samples = pd.concat([task.chosen.fakes, task.chosen.reals])
+    what = task.test.name if not condition.steps else f"{task.test.name}, {condition.name}"
+    for start in range(0, len(samples), BATCH):
+        events.check()
+        ready: list[tuple[dict[str, Any], Example]] = []
+        for row in samples.iloc[start : start + BATCH].to_dict("records"):
+            try:
+                ready.append((row, frames.example(row["sample_id"], condition, recomputed=recomputed)))
+            except DataError as error:
+                status = "mask_mismatch" if error.message.startswith("mask_mismatch") else "unreadable"
+                yield row, {"status": status, "reason": error.message}, ""
+        names = [row["sample_id"] for row, _ in ready]
+        outcomes = predict(condition, names, [example for _, example in ready])
+        for (row, example), outcome in zip(ready, outcomes, strict=True):
+            yield row, example, outcome
+        events.progress(f"test {what}", min(start + BATCH, len(samples)), len(samples))
+
+
+def score_image(label: str, example: Example, outcome: Outcome) -> dict[str, Any]:
+    """Return the scores of one image, or its failure.
+
+    Args:
+        label: "fake" or "real".
+        example: Image, ground truth and region.
+        outcome: Map and score, or why there is none.
+
+    Returns:
+        `status` and `reason`; if it is "ok", `score`, and for a fake the map metrics, for a real photo `false_alarm`.
+    """
+    if isinstance(outcome, str):
+        return {"status": "error", "reason": outcome.removeprefix("error: ")}
+    fakeness, score = outcome
+    if not np.isfinite(fakeness).all() or (score is not None and not np.isfinite(score)):
+        return {"status": "bad_output", "reason": "NaN or infinity"}
+    fakeness = np.clip(fakeness, 0, 1)[None]
+    values: dict[str, Any] = {"status": "ok", "reason": ""}
+    values["score"] = float(top_score(fakeness)[0]) if score is None else score
+    if label == "real":
+        return values | {"false_alarm": float(false_alarm(fakeness)[0])}
+    region = None if example.region is None else example.region[None]
+    metrics = map_metrics(example.truth[None], fakeness, region) | pixel_metrics(example.truth[None], fakeness, region)
+    return values | {name: float(metrics[name][0]) for name in MAPS}
+
+
+def valid_thresholds(fit: FitSlice, predict: Recall, frames: Frames, events: Events) -> dict[float, float] | None:
+    """Return thresholds chosen on fakes of the valid split of what a fit learnt from; None if there are none.
+
+    Args:
+        fit: The fit slice.
+        predict: The locator at work.
+        frames: Decoded samples.
+        events: Where progress goes.
+    """
+    fakes = select_fit(frames.dataset, fit, "valid").fakes["sample_id"].tolist()[:THRESHOLD_FAKES]
+    truths, maps, regions = [], [], []
+    condition = parse_condition("clean")
+    for start in range(0, len(fakes), BATCH):
+        events.check()
+        examples = {}
+        for sample in fakes[start : start + BATCH]:
+            try:
+                examples[sample] = frames.example(sample)
+            except DataError:
+                continue  # a threshold is as good without it
+        outcomes = predict(condition, list(examples), list(examples.values()))
+        for example, outcome in zip(examples.values(), outcomes, strict=True):
+            if not isinstance(outcome, str) and np.isfinite(outcome[0]).all():
+                truths.append(example.truth)
+                maps.append(np.clip(outcome[0], 0, 1))
+                regions.append(np.ones(example.truth.shape, bool) if example.region is None else example.region)
+        events.progress("threshold", min(start + BATCH, len(fakes)), len(fakes))
+    return choose_thresholds(np.stack(truths), np.stack(maps), np.stack(regions)) if maps else None

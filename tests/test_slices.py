@@ -1,0 +1,197 @@
+"""Cells under conditions and with conventions, and what the cells of a work unit share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+from sklearn.metrics import f1_score
+from torch import Tensor
+
+from flbench.condition import parse_condition
+from flbench.data.batches import Frames
+from flbench.data.dataset import Dataset
+from flbench.data.degradations import degrade
+from flbench.data.fakeness import fakeness_map
+from flbench.engine import evaluate
+from flbench.engine.evaluate import run_cell
+from flbench.engine.plan import Cell, Request, make_plan
+from flbench.engine.predictions import Predictions
+from flbench.engine.runtime import Events, Runtime
+from flbench.errors import Interrupted
+from flbench.locator import Locator, Prediction
+from flbench.protocol import Protocol
+from flbench.record import Record
+from flbench.registry import choose_method, find_protocol
+from flbench.study import GALLERY, RECORD, Study
+
+RUNTIME = Runtime(torch.device("cpu"), 1)
+QUIET = Events(lambda event: None)
+
+
+class Brightness(Locator):
+    """Say that what is bright is fake; count the images looked at."""
+
+    title = "Brightness"
+    seen = 0
+
+    def predict(self, images: Tensor) -> Prediction:
+        Brightness.seen += len(images)
+        return Prediction(images.mean(dim=1))
+
+
+@pytest.fixture(autouse=True)
+def _brightness(monkeypatch: pytest.MonkeyPatch) -> None:
+    Brightness.seen = 0
+    monkeypatch.setattr(evaluate, "load_method", lambda choice: Brightness())
+
+
+def cell_of(dataset: Dataset, protocol: Protocol | str, *conditions: str) -> Cell:
+    found = find_protocol(protocol) if isinstance(protocol, str) else protocol
+    zeros = choose_method("zeros")
+    method = replace(zeros, entry=replace(zeros.entry, name="brightness", reference=False))
+    return make_plan(dataset, [(found, [method])], [0], Request(conditions=conditions)).cells[0]
+
+
+def run(
+    dataset: Dataset, folder: Path, cell: Cell, *, memory: Predictions | None = None, events: Events = QUIET
+) -> Record:
+    frames = Frames(dataset, size=int(cell.protocol.size), region=cell.region)
+    return run_cell(cell, frames, Study(folder), RUNTIME, events, memory=memory)
+
+
+def test_scores_under_a_condition_are_those_of_the_degraded_pair(boxes: Dataset, tmp_path: Path) -> None:
+    record = run(boxes, tmp_path, cell_of(boxes, "jpeg"))
+    scores = Study(tmp_path).scores(record.cell)
+    frames = Frames(boxes, size=32)
+    worst = scores[(scores["condition"] == "jpeg-10") & (scores["label"] == "fake")]
+    assert len(worst) == record.results[0].fakes > 0
+    for row in worst.itertuples():
+        image, photo = frames.image(row.sample_id), frames.image(row.sample_id.partition("-")[0])
+        made = degrade(parse_condition("jpeg-10"), image, truth=frames.truth(row.sample_id), key=row.sample_id)
+        truth, fakeness = fakeness_map(photo, made.image), (made.image.astype(np.float32) / 255).mean(-1)
+        assert row.mae == pytest.approx(np.abs(truth - fakeness).mean(), abs=1e-6)
+        assert row.ssim == pytest.approx(structural_similarity(truth, fakeness, data_range=1), abs=1e-5)
+    conditions = find_protocol("jpeg").conditions
+    assert [result.condition for result in record.results] == list(conditions)
+    assert set(scores["condition"]) == set(conditions)
+
+
+def test_the_clean_truth_stays_where_the_protocol_says_so(boxes: Dataset, tmp_path: Path) -> None:
+    jpeg = find_protocol("jpeg")
+    kept = jpeg.model_copy(update={"scoring": jpeg.scoring.model_copy(update={"ground_truth": "clean"})})
+    record = run(boxes, tmp_path, cell_of(boxes, kept))
+    scores = Study(tmp_path).scores(record.cell)
+    frames = Frames(boxes, size=32)
+    row = scores[(scores["condition"] == "jpeg-10") & (scores["label"] == "fake")].iloc[0]
+    truth = frames.truth(row["sample_id"])
+    image = degrade(parse_condition("jpeg-10"), frames.image(row["sample_id"]), truth=truth, key=row["sample_id"]).image
+    assert row["mae"] == pytest.approx(np.abs(truth - (image.astype(np.float32) / 255).mean(-1)).mean(), abs=1e-6)
+
+
+def test_gamma_is_exactly_100_where_nothing_is_changed_and_falls_where_something_is(
+    boxes: Dataset, tmp_path: Path
+) -> None:
+    record = run(boxes, tmp_path, cell_of(boxes, "disorganization", "blur-1", "noise-0+lowres-1", "noise-0.2"))
+    for condition in ("blur-1", "noise-0+lowres-1"):
+        same = record.result("blond_hair", condition)
+        assert same is not None
+        assert set(same.gamma) == set(find_protocol("disorganization").scoring.metrics)
+        assert {(value.value, value.low, value.high) for value in same.gamma.values()} == {(100.0, 100.0, 100.0)}
+    noisy = record.result("blond_hair", "noise-0.2")
+    assert noisy is not None
+    assert noisy.gamma["coss"].value != 100
+    assert record.protocol.added == ("blur-1", "noise-0+lowres-1", "noise-0.2")
+    clean = record.result("blond_hair")
+    assert clean is not None
+    assert clean.gamma == {}
+
+
+def test_a_pixelwise_method_does_not_notice_disorganization(boxes: Dataset, tmp_path: Path) -> None:
+    """Brightness looks at each pixel alone: maps move with the image, so every metric but SSIM stays."""
+    record = run(boxes, tmp_path, cell_of(boxes, "disorganization"))
+    spliced = record.result("blond_hair", "disorganized")
+    assert spliced is not None
+    for metric in ("coss", "psnr", "mae", "acc", "auroc"):
+        assert spliced.gamma[metric].value == pytest.approx(100, abs=1e-4)
+
+
+def test_regions_move_with_the_image(boxes: Dataset, tmp_path: Path) -> None:
+    record = run(boxes, tmp_path, cell_of(boxes, "cross_attribute", "disorganized"))
+    for test in ("blond_hair", "smile"):
+        spliced = record.result(test, "disorganized")
+        assert spliced is not None
+        assert spliced.gamma["coss"].value == pytest.approx(100, abs=1e-4)
+
+
+def test_conventions_agree_with_scikit_learn_and_with_the_columns(boxes: Dataset, tmp_path: Path) -> None:
+    record = run(boxes, tmp_path, cell_of(boxes, "in_gan"))
+    frames = Frames(boxes, size=32)
+    scores = Study(tmp_path).scores(record.cell)
+    fakes = scores.loc[scores["label"] == "fake", "sample_id"]
+    truths = [frames.truth(name) >= 0.1 for name in fakes]
+    maps = [torch.from_numpy(frames.image(name)).permute(2, 0, 1).float().div(255).mean(0).numpy() for name in fakes]
+    found = record.results[0].conventions
+    expected = np.mean([f1_score(t.ravel(), p.ravel() >= 0.5) for t, p in zip(truths, maps, strict=True)])
+    assert scores["f1"].mean() == pytest.approx(expected, abs=1e-9)
+    own = [value.value for name, value in found.items() if name.startswith("f1/image/fakes/0.5/as-is/0.1")]
+    assert own == pytest.approx([expected], abs=1e-9)
+    pooled = f1_score(np.concatenate(truths).ravel(), np.concatenate(maps).ravel() >= 0.5)
+    assert found["f1/pooled/fakes/0.5/as-is/0.1"].value == pytest.approx(pooled, abs=1e-9)
+
+
+def test_cells_of_a_unit_predict_an_image_under_a_condition_once(boxes: Dataset, tmp_path: Path) -> None:
+    memory = Predictions()
+    first = run(boxes, tmp_path, cell_of(boxes, "jpeg"), memory=memory)
+    once = Brightness.seen
+    assert once == sum(result.fakes + result.reals for result in first.results)
+    second = run(boxes, tmp_path, cell_of(boxes, "degradations"), memory=memory)
+    images = first.results[0].fakes + first.results[0].reals
+    assert Brightness.seen - once == images * (len(second.results) - len(first.results))
+    for result in first.results:
+        shared = second.result("blond_hair", result.condition)
+        assert shared is not None
+        assert shared.metrics == result.metrics
+    alone = run(boxes, tmp_path / "alone", cell_of(boxes, "degradations"))
+    assert alone.results == second.results
+
+
+def test_a_memory_that_is_full_predicts_again_and_says_the_same(
+    boxes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(boxes, tmp_path / "a", cell_of(boxes, "jpeg"))
+    monkeypatch.setattr("flbench.engine.predictions.LIMIT", 32 * 32 * 4 * 3)
+    memory = Predictions()
+    small = run(boxes, tmp_path / "b", cell_of(boxes, "jpeg"), memory=memory)
+    assert small.results == whole.results
+    assert len(memory._kept) == 3
+
+
+def test_a_stopped_cell_goes_on_with_the_conditions_that_are_left(boxes: Dataset, tmp_path: Path) -> None:
+    events = Events(lambda event: setattr(events, "stopping", "jpeg-70" in event.get("stage", "")))
+    cell = cell_of(boxes, "jpeg")
+    with pytest.raises(Interrupted):
+        run(boxes, tmp_path, cell, events=events)
+    assert not (Study(tmp_path).cell_folder(cell.id) / RECORD).exists()
+    seen = Brightness.seen
+    record = run(boxes, tmp_path, cell)
+    assert record.digest == run(boxes, tmp_path / "whole", cell).digest
+    per_condition = record.results[0].fakes + record.results[0].reals
+    assert Brightness.seen - seen == per_condition * 3 + per_condition * 6  # three left here, then all six
+
+
+def test_the_gallery_shows_first_best_and_worst(boxes: Dataset, tmp_path: Path) -> None:
+    record = run(boxes, tmp_path, cell_of(boxes, "in_gan"))
+    scores = Study(tmp_path).scores(record.cell).set_index("sample_id")
+    with np.load(Study(tmp_path).cell_folder(record.cell) / GALLERY) as file:
+        gallery = dict(file)
+    values = scores.loc[gallery["sample_ids"], "coss"]
+    fakes = scores.loc[scores["label"] == "fake", "coss"]
+    for case, expected in (("best", fakes.nlargest(3)), ("worst", fakes.nsmallest(3))):
+        assert sorted(values[gallery["cases"] == case]) == sorted(expected)
+    assert set(gallery["conditions"]) == {"clean"}
+    assert len(gallery["real"]) == len(gallery["prediction"]) == len(gallery["cases"])
