@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from flbench.claims import Claims, read_claims
 from flbench.errors import FlbenchError, MethodError, UsageError, suggest
 from flbench.protocol import Protocol, read_protocol
 
@@ -29,6 +30,7 @@ METHOD_GROUP = "flbench.methods"
 DATASET_GROUP = "flbench.datasets"
 PARSER_GROUP = "flbench.parsers"
 REQUIRED = "<required>"
+CLAIMS = "claims.toml"
 _CONTRACT = {"Locator", "NeuralLocator", "Reference"}
 _NOT_INSTALLED = "flbench.methods is not installed"
 
@@ -290,7 +292,23 @@ def protocols() -> Mapping[str, Path]:
     if package is None or not package.submodule_search_locations:
         raise UsageError("flbench.protocols is not installed", hint="run: pip install -e .")
     paths = [path for folder in package.submodule_search_locations for path in Path(folder).glob("*.toml")]
-    return {path.stem: path for path in sorted(paths)}
+    return {path.stem: path for path in sorted(paths) if path.name != CLAIMS}
+
+
+def find_claims(text: str = "") -> Claims:
+    """Return the claims that ship, or those of a TOML file.
+
+    Raises:
+        UsageError: No such file, or a file that is not valid.
+    """
+    if text:
+        return read_claims(Path(text))
+    package = _find("flbench.protocols")
+    folders = [] if package is None else list(package.submodule_search_locations or [])
+    path = next((Path(folder) / CLAIMS for folder in folders if (Path(folder) / CLAIMS).is_file()), None)
+    if path is None:
+        raise UsageError("flbench.protocols is not installed", hint="run: pip install -e .")
+    return read_claims(path)
 
 
 def find_protocol(text: str) -> Protocol:
