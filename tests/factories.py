@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from flbench.protocol import Protocol, fingerprint
-from flbench.record import DatasetInfo, MethodInfo, ProtocolInfo, Record, Result
+from flbench.record import Convention, DatasetInfo, MethodInfo, ProtocolInfo, Record, Result, Value
 from flbench.scoring.statistics import summarise
 
 METRICS = ("coss", "psnr", "ssim", "mae", "acc", "auroc")
@@ -99,6 +99,14 @@ def make_scores(
     return pd.DataFrame(rows).astype(numbers)
 
 
+def _gamma(degraded: Value, clear: Value) -> Value:
+    """Return γ with an interval that is easily told from others; the real one is tested with the statistics."""
+    if degraded.value is None or not clear.value:
+        return Value(value=None)
+    value = 100 * degraded.value / clear.value
+    return Value(value=value, low=value - 1.5, high=value + 2.5, n=degraded.n)
+
+
 def make_record(
     method: str = "alpha",
     scores: pd.DataFrame | None = None,
@@ -115,6 +123,8 @@ def make_record(
     mapping: Mapping[str, str] | None = None,
     missing: Sequence[str] = (),
     region: str | None = None,
+    added: Sequence[str] = (),
+    conventions: Mapping[str, Convention] | None = None,
     cell: str = "",
     dataset: str = "faces",
     dataset_version: str = "1",
@@ -123,16 +133,21 @@ def make_record(
 ) -> Record:
     """Return the record that these scores give."""
     protocol = protocol or make_protocol()
-    results = []
-    for (test, condition), part in [] if scores is None else list(scores.groupby(["test", "condition"], sort=False)):
+    results: list[Result] = []
+    parts = [] if scores is None else list(scores.groupby(["test", "condition"], sort=False))
+    for (test, condition), part in parts:
+        metrics = summarise(part, protocol.scoring.metrics, resamples=200)
+        clear = next((r.metrics for r in results if (r.test, r.condition) == (test, "clean")), metrics)
         results.append(
             Result(
                 test=test,
                 condition=condition,
-                categories=(f"stgan/{test}",),
+                categories=(f"stgan/{test}",) if (part["label"] == "fake").any() else (),
                 fakes=int((part["label"] == "fake").sum()),
                 reals=int((part["label"] == "real").sum()),
-                metrics=summarise(part, protocol.scoring.metrics, resamples=200),
+                metrics=metrics,
+                gamma={} if clear is metrics else {m: _gamma(metrics[m], clear[m]) for m in protocol.scoring.metrics},
+                conventions=dict(conventions or {}) if condition == "clean" else {},
             )
         )
     over = protocol.scoring.over
@@ -159,6 +174,7 @@ def make_record(
             fingerprint=protocol.fingerprint,
             mapping=dict(mapping or {}),
             missing=tuple(missing),
+            added=tuple(added),
             region=region if region is not None else ("parsing" if over == "region" else ""),
             over=over,
             metrics=protocol.scoring.metrics,
@@ -180,13 +196,17 @@ def make_record(
     )
 
 
-def write_cell(folder: Path, record: Record, scores: pd.DataFrame | None = None, *, panel: bytes = b"") -> Path:
+def write_cell(
+    folder: Path, record: Record, scores: pd.DataFrame | None = None, *, panel: bytes = b"", cases: bytes = b""
+) -> Path:
     """Write a cell as a study keeps it, and return its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     if scores is not None:
         scores.to_parquet(folder / "images.parquet", index=False)
     if panel:
         (folder / "panel.png").write_bytes(panel)
+    if cases:
+        (folder / "cases.png").write_bytes(cases)
     (folder / "run.json").write_text(record.to_json(), encoding="utf-8")
     return folder
 

@@ -197,3 +197,74 @@ def test_keys_say_what_departs() -> None:
     key = Key.of(make_record("m", protocol=SEVERAL, mapping={"stgan": "a", "attgan": "b"}, missing=["x", "y"]))
     assert key.departures == "attgan replaced by b; stgan replaced by a; without x and y"
     assert not key.as_written
+
+
+def test_added_conditions_have_a_board_of_their_own() -> None:
+    told = [
+        entry("m", 0.5),
+        entry("m", 0.5, added=["blur-5", "jpeg-50"]),
+        entry("mm", 0.5, added=["jpeg-50", "blur-5"]),
+    ]
+    plain, more = sorted(boards(told, {"sample": SAMPLE}), key=lambda board: board.key.added)
+    assert (plain.key.departures, plain.key.as_written) == ("", True)
+    assert (more.key.departures, more.key.as_written) == ("with blur-5 and jpeg-50 added", False)
+    assert len(more.rows) == 2
+
+
+def test_gamma_is_taken_from_the_record_and_averaged_over_seeds() -> None:
+    protocol = make_protocol(conditions=("clean", "jpeg-50"))
+    first, second = entry("m", 0.5, protocol), entry("m", 0.7, protocol, seed=1)
+    of = [found.record.result("hair", "jpeg-50").gamma["psnr"] for found in (first, second)]
+    (row,) = one([first], protocol).rows
+    assert row.gamma("hair", "psnr", "jpeg-50") == merged(of[:1], 1)
+    assert row.gamma("hair", "psnr", "clean") is None
+    (row,) = one([first, second], protocol).rows
+    number = row.gamma("hair", "psnr", "jpeg-50")
+    assert number.value == pytest.approx((of[0].value + of[1].value) / 2)
+    assert number.std == pytest.approx(abs(of[0].value - of[1].value) / 2**0.5)
+
+
+@pytest.mark.parametrize("metric", ["acc", "auroc", "tpr", "tnr", "false_alarm", "psnr", "mae"])
+def test_the_mean_of_every_metric_over_slices_has_its_interval(metric: str) -> None:
+    protocol = make_protocol("means", tests=("hair", "smile"), metrics=(metric,), primary=metric)
+    found = entry("m", 0.55, protocol)
+    (row,) = one([found], protocol).rows
+    values = [found.record.result(test).metrics[metric].value for test in ("hair", "smile")]
+    assert row.primary.value == pytest.approx(sum(values) / 2)
+    assert row.primary.low <= row.primary.value <= row.primary.high
+    if metric != "auroc":  # of equally large slices, the mean is that of all images together
+        pooled = found.scores.assign(test="pooled", sample_id=found.scores["test"] + found.scores["sample_id"])
+        expected = summarise(pooled, [metric])[metric]
+        assert (row.primary.low, row.primary.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_a_metric_whose_scores_are_not_there_has_a_mean_without_interval() -> None:
+    protocol = make_protocol("means", tests=("hair", "smile"))
+    found = entry("m", 0.55, protocol)
+    bare = Entry(record=found.record, scores=found.scores.drop(columns="coss"))
+    (row,) = one([bare], protocol).rows
+    assert row.primary.value is not None
+    assert row.primary.low is None
+
+
+def test_photos_of_other_databases_rank_by_false_alarms() -> None:
+    document = make_protocol(metrics=("false_alarm", "tnr"), primary="false_alarm").model_dump(mode="json")
+    document["test"] = [{"name": "elsewhere", "fit": "hair", "photos": "other"}]
+    protocol = Protocol.model_validate(document)
+    entries = []
+    for method, level in (("noisy", 0.3), ("quiet", 0.9)):
+        scores = make_scores(level, tests=("elsewhere",))
+        scores = scores[scores["label"] == "real"]
+        entries.append(Entry(record=make_record(method, scores, protocol=protocol), scores=scores))
+    board = one(entries, protocol)
+    assert [(row.method, row.rank) for row in board.rows] == [("quiet", "1"), ("noisy", "2")]
+    assert (board.tests[0].categories, board.tests[0].fakes, board.tests[0].fit) == ((), 0, "hair")
+    (untold,) = boards(entries, {})
+    assert [(test.name, test.categories) for test in untold.tests] == [("elsewhere", ())]
+
+
+def test_many_notes_of_one_kind_are_one() -> None:
+    tests = [f"t{i}" for i in range(5)]
+    protocol = make_protocol("many", tests=tests)
+    (row,) = one([entry("m", 0.5, protocol, failed=2)], protocol).rows
+    assert row.notes == ("10 failed images counted with the worst value, in 5 of 5 test slices and conditions",)

@@ -10,7 +10,9 @@ from matplotlib import colormaps
 from PIL import Image
 
 from flbench.errors import DataError
-from flbench.reporting.figures import overlay, panel, read_gallery, scale
+from flbench.reporting import figures
+from flbench.reporting.figures import cases, compare, draw_cell_figures, overlay, panel, read_gallery, scale
+from flbench.reporting.galleries import MOST, MOST_CASES, case_rows, first_rows
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -116,3 +118,137 @@ def test_a_damaged_gallery_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(DataError):
         read_gallery(tmp_path / "none.npz")
     assert not (tmp_path / "p.png").exists()
+
+
+def make_conditions(path: Path, **replaced: object) -> Path:
+    """Two first samples under three conditions, as an engine writes them, then best and worst ones."""
+    told = {
+        "count": 10,
+        "sample_ids": np.array(["a", "b"] * 3 + ["c", "d", "e", "f"]),
+        "tests": np.array(["hair"] * 10),
+        "conditions": np.array(
+            [name for name in ("clean", "jpeg-10", "disorganized") for _ in range(2)] + ["clean"] * 4
+        ),
+        "cases": np.array(["first"] * 6 + ["best", "best", "worst", "worst"]),
+    }
+    return make_gallery(path, **(told | replaced))
+
+
+@pytest.fixture
+def texts(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What is written on each figure, which is not saved."""
+    found: list[list[str]] = []
+    monkeypatch.setattr(figures, "save", lambda draw, files, **how: found.append([t.get_text() for t in draw().texts]))
+    return found
+
+
+def test_a_sample_stands_under_its_conditions_side_by_side(tmp_path: Path, texts: list[list[str]]) -> None:
+    panel(make_conditions(tmp_path / "g.npz"), tmp_path / "p.png", "title")
+    rows = [text.split("\n")[:3] for text in texts[0] if "COSS" in text]
+    assert rows == [
+        [sample, "hair", condition]
+        for sample in ("a", "b")
+        for condition in ("clean", "JPEG, quality 10", "Disorganized")
+    ]
+
+
+def test_old_galleries_are_clean_and_first(tmp_path: Path, texts: list[list[str]]) -> None:
+    arrays = read_gallery(make_gallery(tmp_path / "g.npz"))
+    assert (set(arrays["conditions"]), set(arrays["cases"])) == ({"clean"}, {"first"})
+    panel(tmp_path / "g.npz", tmp_path / "p.png", "title")
+    assert not any("clean" in text for text in texts[0]), "where all is clean, nothing need be said"
+    assert cases(tmp_path / "g.npz", tmp_path / "c.png", "title") is False
+
+
+def test_best_and_worst_are_drawn_with_their_value(tmp_path: Path, texts: list[list[str]]) -> None:
+    assert cases(make_conditions(tmp_path / "g.npz"), tmp_path / "c.png", "title") is True
+    rows = [text.split("\n") for text in texts[0] if "COSS" in text]
+    assert [row[:2] for row in rows] == [["BEST", "c"], ["BEST", "d"], ["WORST", "e"], ["WORST", "f"]]
+    arrays = read_gallery(tmp_path / "g.npz")
+    truth, prediction = (arrays[name][6][arrays["region"][6]].astype(float) for name in ("truth", "prediction"))
+    value = truth @ prediction / np.sqrt((truth @ truth) * (prediction @ prediction))
+    assert rows[0][-1] == f"COSS {value:.2f} in region"
+
+
+def test_cases_take_turns_between_slices() -> None:
+    slices = ["x"] * 5 + ["y"] * 5
+    arrays = {
+        "cases": np.array(["best"] * 10 + ["worst"] * 10),
+        "tests": np.array(slices * 2),
+        "conditions": np.array(["clean"] * 20),
+    }
+    assert case_rows(arrays) == [0, 5, 1, 6, 2, 7, 10, 15, 11, 16, 12, 17]
+    assert len(case_rows(arrays)) == 2 * MOST_CASES
+
+
+def test_a_panel_of_many_conditions_keeps_what_tells_most() -> None:
+    names = ["clean", *(f"jpeg-{quality}" for quality in range(90, 0, -10)), *(f"blur-{k}" for k in range(3, 23, 2))]
+    arrays = {
+        "tests": np.array(["hair"] * 2 * len(names)),
+        "sample_ids": np.array(["a", "b"] * len(names)),
+        "conditions": np.repeat(names, 2),
+        "cases": np.array(["first"] * 2 * len(names)),
+    }
+    rows = first_rows(arrays)
+    assert [(arrays["sample_ids"][row], arrays["conditions"][row]) for row in rows] == [
+        (sample, condition) for sample in "ab" for condition in ("clean", "jpeg-10", "blur-21")
+    ]
+    many = {name: np.array([str(i) for i in range(40)]) for name in ("tests", "sample_ids")}
+    many |= {"conditions": np.array(["clean"] * 40), "cases": np.array(["first"] * 40)}
+    assert first_rows(many) == list(range(MOST))
+
+
+def test_a_cell_has_its_figures(tmp_path: Path) -> None:
+    assert [path.name for path in draw_cell_figures(make_conditions(tmp_path / "g.npz"), tmp_path, "title")] == [
+        "panel.png",
+        "cases.png",
+    ]
+    assert pixels(tmp_path / "panel.png").shape[0] > pixels(tmp_path / "cases.png").shape[0], "six rows and four"
+    draw_cell_figures(make_gallery(tmp_path / "old.npz"), tmp_path, "title")
+    assert not (tmp_path / "cases.png").exists()
+    np.savez(tmp_path / "none.npz")
+    assert draw_cell_figures(tmp_path / "none.npz", tmp_path, "title") == []
+    assert not (tmp_path / "panel.png").exists()
+
+
+def test_methods_stand_beside_each_other_on_the_same_samples(tmp_path: Path, texts: list[list[str]]) -> None:
+    galleries = {"one": make_conditions(tmp_path / "a.npz")}
+    arrays = dict(np.load(galleries["one"]))
+    order = [3, 1, 2, 0]  # another order, fewer samples, another prediction
+    galleries["two"] = tmp_path / "b.npz"
+    np.savez(galleries["two"], **{name: a[order] for name, a in (arrays | {"prediction": arrays["truth"]}).items()})
+    compare(galleries, tmp_path / "c.png", "title")
+    assert [text for text in texts[0] if text in ("real", "fake", "ground truth", "one", "two")] == [
+        "real",
+        "fake",
+        "ground truth",
+        "one",
+        "two",
+    ]
+    assert [text for text in texts[0] if text.startswith(("a\n", "b\n"))] == [
+        "a\nhair\nclean",
+        "a\nhair\nJPEG, quality 10",
+        "b\nhair\nclean",
+        "b\nhair\nJPEG, quality 10",
+    ]
+    assert texts[0].count("COSS 1.00 in region") >= 4, "the second method is right everywhere"
+
+
+def test_methods_on_other_samples_are_not_compared(tmp_path: Path) -> None:
+    first = make_gallery(tmp_path / "a.npz")
+    other = make_gallery(tmp_path / "b.npz", sample_ids=np.array(["x", "y", "z"]))
+    with pytest.raises(DataError, match="share no sample"):
+        compare({"one": first, "two": other}, tmp_path / "c.png", "title")
+    changed = make_gallery(tmp_path / "c.npz", truth=np.zeros((3, 24, 24), np.uint8))
+    with pytest.raises(DataError, match="differ in the truth of p0-stgan-hair"):
+        compare({"one": first, "two": changed}, tmp_path / "c.png", "title")
+    with pytest.raises(DataError, match="no method"):
+        compare({}, tmp_path / "c.png", "title")
+
+
+def test_a_comparison_has_the_same_bytes(tmp_path: Path) -> None:
+    galleries = {"one": make_gallery(tmp_path / "a.npz", count=1), "$two_^{": make_gallery(tmp_path / "b.npz", count=1)}
+    for name in ("x.png", "y.png", "x.svg", "y.svg"):
+        compare(galleries, tmp_path / name, "title")
+    assert (tmp_path / "x.png").read_bytes() == (tmp_path / "y.png").read_bytes()
+    assert (tmp_path / "x.svg").read_bytes() == (tmp_path / "y.svg").read_bytes()

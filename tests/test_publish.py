@@ -8,19 +8,32 @@ import pytest
 from factories import make_protocol, make_record, make_scores, write_cell
 
 from flbench.errors import DataError
-from flbench.record import Record, read_record
+from flbench.record import Convention, Record, read_record
+from flbench.reporting import plots
+from flbench.reporting.drawing import MARK, marked
 from flbench.reporting.publish import publish, render, stale
 
 PROTOCOL = make_protocol()
 KNOWN = {"sample": PROTOCOL}
 
 
+@pytest.fixture(autouse=True)
+def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are marked and not drawn: test_plots.py draws them."""
+
+    def save(draw: object, files: list[Path], mark: str) -> None:
+        for file in files:
+            file.write_text(f"{MARK} {mark}", encoding="utf-8")
+
+    monkeypatch.setattr(plots, "save", save)
+
+
 def make_cell(
-    folder: Path, method: str = "alpha", level: float = 0.7, *, panel: bytes = b"", **told: object
+    folder: Path, method: str = "alpha", level: float = 0.7, *, panel: bytes = b"", cases: bytes = b"", **told: object
 ) -> tuple[Record, Path]:
     scores = make_scores(level, people=6, seed=len(method))
     record = make_record(method, scores, **told)
-    return record, write_cell(folder / record.cell, record, scores, panel=panel)
+    return record, write_cell(folder / record.cell, record, scores, panel=panel, cases=cases)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -107,6 +120,65 @@ def test_panels_are_shown_only_where_the_data_may_be(tmp_path: Path) -> None:
     assert "panel.png" not in (into / "faces/sample.md").read_text(encoding="utf-8")
 
 
+def test_best_and_worst_cases_go_with_the_panel(tmp_path: Path) -> None:
+    into = tmp_path / "boards"
+    publish([make_cell(tmp_path / "a", panel=b"png", cases=b"cases", cell="one", publishable=True)], KNOWN, into)
+    assert (into / "faces/sample-v1/one/cases.png").read_bytes() == b"cases"
+    assert "/one/cases.png)" in (into / "faces/sample.md").read_text(encoding="utf-8")
+    publish([make_cell(tmp_path / "b", panel=b"png", cases=b"cases", cell="two")], KNOWN, into)
+    assert not (into / "faces/sample-v1/two/cases.png").exists()
+
+
+def test_figures_stand_beside_their_board(tmp_path: Path) -> None:
+    into = tmp_path / "boards"
+    publish([make_cell(tmp_path / "study", name) for name in ("a", "bb")], KNOWN, into)
+    figures = sorted(path.name for path in into.glob("faces/*.*g"))
+    assert figures == [f"sample-{name}.{kind}" for name in ("methods", "scores") for kind in ("png", "svg")]
+    text = (into / "faces/sample.md").read_text(encoding="utf-8")
+    assert "](sample-methods.svg)" in text
+    assert "[PNG](sample-methods.png)" in text
+
+
+def test_figures_are_judged_by_their_mark(tmp_path: Path) -> None:
+    into = tmp_path / "boards"
+    publish([make_cell(tmp_path / "study", name) for name in ("a", "bb")], KNOWN, into)
+    kept, other, gone = (into / f"faces/sample-methods.{kind}" for kind in ("svg", "png", "svg"))
+    kept.write_bytes(kept.read_bytes() + b"other bytes of the same records")
+    assert stale(into, KNOWN) == []
+    assert publish([], KNOWN, into) == []
+    other.write_text(f"{MARK} of other records", encoding="utf-8")
+    assert stale(into, KNOWN) == [other]
+    gone.unlink()
+    assert stale(into, KNOWN) == [other, gone]
+    assert publish([], KNOWN, into) == [other, gone]
+    assert stale(into, KNOWN) == []
+
+
+def test_left_over_figures_go_and_those_of_others_stay(tmp_path: Path) -> None:
+    into = tmp_path / "boards"
+    publish([make_cell(tmp_path / "study", name) for name in ("a", "bb")], KNOWN, into)
+    left, mine = into / "faces/gone-scores.svg", into / "faces/mine.png"
+    left.write_text(f"{MARK} x", encoding="utf-8")
+    mine.write_bytes(b"\x89PNG of someone")
+    assert stale(into, KNOWN) == [left]
+    publish([], KNOWN, into)
+    assert (left.exists(), mine.exists()) == (False, True)
+    publish([make_cell(tmp_path / "later", name, finished="2027-01-01") for name in ("a", "bb")], KNOWN, into)
+    assert all(marked(path) for path in into.glob("faces/sample-*.svg"))
+
+
+def test_conventions_are_a_page_beside_the_board(tmp_path: Path) -> None:
+    into = tmp_path / "boards"
+    page = into / "faces/sample-conventions.md"
+    number = {"f1/image/fakes/0.5/as-is/0.1": Convention(value=0.5, n=6, undefined=0)}
+    publish([make_cell(tmp_path / "a", conventions=number, cell="one")], KNOWN, into)
+    assert "[the board](sample.md)" in page.read_text(encoding="utf-8")
+    assert "(sample-conventions.md)" in (into / "faces/sample.md").read_text(encoding="utf-8")
+    assert stale(into, KNOWN) == []
+    publish([make_cell(tmp_path / "b", cell="one", finished="2026-05-01T00:00:00+00:00")], KNOWN, into)
+    assert not page.exists()
+
+
 def test_versions_and_departures_have_files_of_their_own(tmp_path: Path) -> None:
     second = make_protocol(version=2)
     cells = [
@@ -115,6 +187,7 @@ def test_versions_and_departures_have_files_of_their_own(tmp_path: Path) -> None
         make_cell(tmp_path, cell="c", protocol=second, mapping={"stgan/hair": "stargan/hair"}),
         make_cell(tmp_path, cell="d", protocol=second, region="difference"),
         make_cell(tmp_path, cell="e", protocol=second, dataset_version="2"),
+        make_cell(tmp_path, cell="f", protocol=second, dataset_version="2", added=["jpeg-50", "lowres-2+jpeg-50"]),
     ]
     into = tmp_path / "boards"
     publish(cells[:1], KNOWN, into)
@@ -126,6 +199,7 @@ def test_versions_and_departures_have_files_of_their_own(tmp_path: Path) -> None
         "faces/sample-data-v1-stgan.hair=stargan.hair.md",
         "faces/sample-data-v1-difference.md",
         "faces/sample-data-v1.md",
+        "faces/sample-with-jpeg-50-lowres-2+jpeg-50.md",
     }
     old = (into / "faces/sample-v1-data-v1.md").read_text(encoding="utf-8")
     assert "| 1 | alpha |" in old, "an old version is ranked by the protocol stored beside its records"

@@ -11,10 +11,24 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from flbench.protocol import Protocol
+from flbench.record import Convention
 from flbench.reporting.board import boards
+from flbench.reporting.convention_tables import side_by_side
 from flbench.reporting.model import Board, Entry
-from flbench.reporting.render import MARK, Listed, anchor, code, escape, grid, index, markdown
+from flbench.reporting.render import (
+    MARK,
+    Listed,
+    Picture,
+    anchor,
+    code,
+    conventions_page,
+    escape,
+    grid,
+    index,
+    markdown,
+)
 from flbench.reporting.tables import WIDEST, Cell, Column, Group, Table, head, tables
+from flbench.scoring.conventions import CONVENTIONS
 
 SLICES = ("near", "hair", "smile", "age")
 CONDITIONS = ("clean", *(f"jpeg-{quality}" for quality in range(10, 70, 10)))
@@ -126,10 +140,119 @@ def test_what_the_paper_reports_is_a_table_of_its_own() -> None:
 
 
 def test_the_share_of_the_clean_value_is_told_for_conditions() -> None:
-    table = next(table for table in tables(make_board(WIDE)) if "under conditions: hair" in table.title)
-    clear, degraded = table.groups[0].rows[0][2:4]
-    assert degraded.text.endswith(f"({100 * degraded.value / clear.value:.0f} %)")
-    assert "%" not in clear.text
+    board = make_board(WIDE)
+    found = [table for table in tables(board) if "under conditions" in table.title]
+    assert [(table.title, table.folded) for table in found] == [
+        ("COSS ↑ under conditions", False),
+        *((f"{name} under conditions", True) for name in ("PSNR ↑", "SSIM ↑", "MAE ↓", "ACC ↑", "AUROC ↑")),
+    ]
+    assert [group.label for group in found[0].groups] == list(SLICES)
+    good, metric = board.placed("ranked")[0], "coss"
+    for line, condition in zip(found[0].groups[1].rows, CONDITIONS, strict=True):
+        number, gamma = good.number("hair", metric, condition), good.gamma("hair", metric, condition)
+        expected = f"{number.value:.3f}"
+        if condition != "clean":
+            expected += f" ({gamma.value:.1f} % [{gamma.low:.1f}, {gamma.high:.1f}])"
+            assert gamma.value == pytest.approx(100 * number.value / good.number("hair", metric).value)
+        assert [cell.text for cell in line[:2]] == [condition, expected]
+        assert (line[1].strong, line[2].strong) == (True, False)
+        assert "[" not in line[3].text, "reference rows stay narrow"
+
+
+def test_conditions_of_one_slice_stand_by_kind() -> None:
+    protocol = make_protocol("kinds", conditions=("clean", "blur-5", "jpeg-10", "jpeg-90", "disorganized"))
+    table = next(table for table in tables(make_board(protocol)) if "under conditions: hair" in table.title)
+    assert [(group.label, [row[0].text for row in group.rows]) for group in table.groups] == [
+        ("", ["clean"]),
+        ("Gaussian blur: kernel size in pixels", ["blur-5"]),
+        ("JPEG: quality", ["jpeg-90", "jpeg-10"]),
+        ("Disorganized", ["disorganized"]),
+    ]
+    text = markdown(make_board(protocol))
+    assert (
+        "- **Conditions**: clean; Gaussian blur (kernel size in pixels 5); JPEG (quality 90 and 10); Disorganized"
+        in text
+    )
+    assert "- **JPEG (jpeg)**" in text
+
+
+def test_a_board_of_many_slices_stays_short() -> None:
+    names = [f"slice {i}" for i in range(32)]
+    protocol = make_protocol("many", tests=names, reference="slice 0", conditions=("clean", "jpeg-50"))
+    board = make_board(protocol, ("good",))
+    made = tables(board)
+    assert len(made) < 16
+    matrix = next(table for table in made if table.title == "COSS ↑ by test slice")
+    assert [row[0].text for row in matrix.groups[0].rows] == ["slice 0 (reference)", *names[1:]]
+    every = next(table for table in made if table.title == "All metrics: good")
+    row = board.placed("ranked")[0]
+    assert [[cell.value for cell in line[1:]] for line in every.groups[0].rows] == [
+        [row.number(name, metric).value for metric in protocol.scoring.metrics] for name in names
+    ]
+    under = next(table for table in made if table.title == "COSS ↑ under conditions")
+    assert under.groups[0].rows[0][1].value == pytest.approx(row.primary.value)
+    detection = next(table for table in made if table.title.startswith("Real or fake"))
+    values = [row.number(name, "false_alarm").value for name in names]
+    assert [cell.value for cell in detection.groups[0].rows[0][-2:]] == pytest.approx([sum(values) / 32, max(values)])
+    assert "mean of COSS over the 31 test slices that rank" in dict(head(board))["Rank"]
+    text = markdown(board)
+    assert text.count("<details>") == text.count("</details>") > 2
+    for rows in grids_of(text):
+        assert {len(row) for row in rows} == {len(rows[0])} if rows else True
+        assert len(rows[0]) <= WIDEST if rows else True
+
+
+def test_slices_are_told_by_fit_where_there_are_several() -> None:
+    document = make_protocol("fits", tests=[f"t{i}" for i in range(8)]).model_dump(mode="json")
+    document["fit"].append({"name": "smile", "categories": ["stgan/smile"]})
+    for part in document["test"][4:]:
+        part["fit"] = "smile"
+    board = make_board(Protocol.model_validate(document))
+    matrix = next(table for table in tables(board) if "by test slice" in table.title)
+    assert [(group.label, len(group.rows)) for group in matrix.groups] == [
+        ("Fitted on hair", 4),
+        ("Fitted on smile", 4),
+    ]
+    (rows,) = [rows for rows in grids_of(markdown(board)) if rows and rows[0][:2] == ["Test slice", "Fitted on"]]
+    assert [row[1] for row in rows[2:]] == ["hair"] * 4 + ["smile"] * 4
+
+
+def test_what_a_protocol_asks_is_not_told_twice() -> None:
+    protocol = make_protocol(metrics=("false_alarm", "tnr"), primary="false_alarm")
+    table = next(table for table in tables(make_board(protocol)) if table.title.startswith("Real or fake"))
+    assert [column.title for column in table.columns[2:]] == ["TPR ↑ hair"]
+
+
+def test_conventions_have_a_page_of_their_own() -> None:
+    names = [f"f1/{over}/0.5/as-is/{level}" for over in ("image/fakes", "pooled/all") for level in (0.05, 0.1)]
+    numbers = [Convention(value=v, n=n, undefined=9 - n) for v, n in ((0.1, 9), (0.2, 8), (None, 9), (0.4, 9))]
+    board = make_board(conventions=dict(zip(names, numbers, strict=True)))
+    page = conventions_page(board, "sample.md")
+    assert page.startswith(MARK)
+    assert "[the board](sample.md)" in page
+    (rows,) = [rows for rows in grids_of(page) if rows]
+    assert rows[0][:4] == ["Convention", "Images", "Undefined", "good"]
+    assert [row[:4] for row in rows[2:]] == [
+        ["*image / fakes*", "", "", ""],
+        ["0.5 / as-is", "9 · 8", "0 · 1", "0.100 · 0.200"],
+        ["*pooled / all*", "", "", ""],
+        ["0.5 / as-is", "9", "0", "– · 0.400"],
+    ]
+    assert conventions_page(make_board(), "sample.md") == ""
+    assert "(sample-conventions.md)" in markdown(board, conventions="sample-conventions.md")
+
+
+def test_every_convention_finds_its_place() -> None:
+    numbers = {name: Convention(value=k / 1000, n=9, undefined=0) for k, name in enumerate(CONVENTIONS)}
+    made = side_by_side({"m": numbers}, "hair")
+    shown = [cell.text for table in made for group in table.groups for row in group.rows for cell in row[3:]]
+    assert sorted(" · ".join(shown).split(" · ")) == sorted(f"{number.value:.3f}" for number in numbers.values())
+
+
+def test_figures_are_shown_and_linked() -> None:
+    text = markdown(make_board(), [Picture("What | it shows.", "a-b.svg", "a-b.png")])
+    assert "\n![What \\| it shows.](a-b.svg)\n\nWhat \\| it shows. [PNG](a-b.png)\n" in text
+    assert "## Figures" not in markdown(make_board())
 
 
 def test_flags_are_footnotes() -> None:
@@ -217,6 +340,8 @@ def test_panels_are_shown_for_rows_that_have_one() -> None:
     assert text.count("<details>") == 1
     assert f"![Maps of good]({entries[0].folder}/panel.png)" in text
     assert "<details>" not in markdown(make_board())
+    both = [Entry(record=e.record, scores=e.scores, folder=e.folder, panel=True, cases=True) for e in make_entries()]
+    assert f"![Best and worst maps of good]({both[0].folder}/cases.png)" in markdown(board_of(both, PLAIN))
 
 
 def test_the_index_names_leaders_and_keeps_departures_apart() -> None:
@@ -228,7 +353,7 @@ def test_the_index_names_leaders_and_keeps_departures_apart() -> None:
     text = index(listed)
     assert text == index(listed[::-1])
     assert text.startswith(MARK)
-    written, departed = text.split("## Other categories or regions")
+    written, departed = text.split("## Other categories, regions or conditions")
     assert "| faces v1 | sample v1 | good | COSS ↑ |" in written
     assert "| faces v1 | wide v1 | good | mean COSS ↑ |" in written
     assert "[board](faces/sample-stgan=stargan.md)" in departed

@@ -8,7 +8,26 @@ from factories import make_protocol, make_record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flbench.reporting.words import Number, clean, command, count, describe, full, link, listing, plain, seconds
+from flbench.condition import KINDS
+from flbench.protocol import METRICS, Protocol
+from flbench.reporting.words import (
+    Number,
+    arrow,
+    categories,
+    clean,
+    command,
+    condition_definitions,
+    condition_words,
+    count,
+    definitions,
+    describe,
+    full,
+    link,
+    listing,
+    plain,
+    seconds,
+    share,
+)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +121,7 @@ def test_the_command_is_read_back_by_a_shell() -> None:
         mapping={"stgan/hair": "stargan/hair"},
         missing=["smile"],
         region="difference",
+        added=["jpeg-50", "lowres-2+jpeg-50"],
     )
     words = shlex.split(command(record, (0, 1)))
     assert words[:4] == ["flbench", "run", "--method", "evil; rm -rf $HOME"]
@@ -110,6 +130,7 @@ def test_the_command_is_read_back_by_a_shell() -> None:
     assert words[words.index("--seed") + 1] == "0,1"
     assert words[words.index("--map") + 1] == "stgan/hair=stargan/hair"
     assert words[words.index("--region") + 1] == "difference"
+    assert [value for option, value in pairwise(words) if option == "--condition"] == ["jpeg-50", "lowres-2+jpeg-50"]
     assert words[-1] == "--allow-missing"
 
 
@@ -117,10 +138,69 @@ def test_a_protocol_is_said_in_words() -> None:
     said = dict(describe(make_protocol(over="region", conditions=("clean", "jpeg-50")), region="difference"))
     assert "stgan/hair" in said["Fitted on"]
     assert "difference of real and fake" in said["Scored over"]
-    assert said["Conditions"].startswith("clean and jpeg-50")
+    assert said["Conditions"] == "clean; JPEG (quality 50); ground truth: the map of the undegraded fake"
     assert "1 %" in said["Failures"]
     assert "ACC and AUROC" in said["Real photos"]
 
 
 def test_a_list_is_joined_as_one_speaks() -> None:
     assert [listing(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
+
+
+def test_gamma_has_its_interval() -> None:
+    assert share(Number(value=97.34, low=95.06, high=99.9)) == "97.3 % [95.1, 99.9]"
+    assert share(Number(value=100.0, low=100.0, high=100.0)) == "100.0 % [100.0, 100.0]"
+    assert share(Number(value=97.34, std=1.24)) == "97.3 % ± 1.2"
+    assert share(Number(value=97.34)) == "97.3 %"
+    assert share(Number(value=None)) == share(None) == ""
+
+
+def test_every_metric_and_degradation_is_defined() -> None:
+    assert [name for name, _ in definitions(list(METRICS))] == list(METRICS.values())
+    assert {arrow(metric) for metric in ("mae", "false_alarm")} == {"↓"}
+    examples = {
+        "jpeg": "jpeg-5",
+        "blur": "blur-5",
+        "noise": "noise-0.1",
+        "lowres": "lowres-2",
+        "disorganized": "disorganized",
+    }
+    assert set(examples) == set(KINDS)
+    assert len(condition_definitions(list(examples.values()))) == len(KINDS)
+    assert condition_definitions(["clean"]) == []
+    assert [name for name, _ in condition_definitions(["lowres-2+jpeg-50"])] == [
+        "JPEG (jpeg)",
+        "Low resolution (lowres)",
+    ]
+
+
+def test_conditions_are_said_in_native_units() -> None:
+    said = condition_words(["clean", "jpeg-50", "jpeg-90", "disorganized", "noise-0.01", "lowres-2+jpeg-50", "fog-3"])
+    assert said == (
+        "clean; JPEG (quality 90 and 50); Disorganized; Gaussian noise (variance on [0, 1] 0.01); "
+        "Low resolution 2, then JPEG 50; fog-3"
+    )
+
+
+def test_what_a_fit_learns_is_said() -> None:
+    document = make_protocol(metrics=["false_alarm", "tnr"], primary="false_alarm").model_dump(mode="json")
+    many = [f"stgan/a{i}" for i in range(4)] + ["icgan/b"]
+    document["fit"] = [
+        {"name": "all", "categories": many, "per_category": 2000, "binarised": 0.1, "people": "paired"},
+        *({"name": name, "categories": [name]} for name in ("stgan/x", "icgan/x")),
+    ]
+    document["test"] = [{"name": "elsewhere", "fit": "all", "photos": "other"}]
+    said = dict(describe(Protocol.model_validate(document)))
+    assert said["Fitted on"] == (
+        "stgan/x and icgan/x (each: its fakes; real photos of other people) and all (fakes of stgan: a0, a1, a2, a3; "
+        "icgan: b; the real photos of the same people; equally many fakes of each category, at most 2,000; "
+        "maps thresholded at 0.1)"
+    )
+    assert said["Real photos"] == (
+        "elsewhere: every photo of other databases than those fitted on, and no fake; "
+        "they count for False alarm and TNR"
+    )
+
+
+def test_few_categories_are_named_in_full() -> None:
+    assert categories(["a/x", "b/y"]) == "a/x and b/y"

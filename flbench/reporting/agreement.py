@@ -21,7 +21,8 @@ from flbench.protocol import LOWER_IS_BETTER, Protocol, fingerprint
 from flbench.reporting.board import boards
 from flbench.reporting.model import Board, Entry, Row
 from flbench.reporting.words import Number
-from flbench.scoring.statistics import RESAMPLES, paired_difference
+from flbench.scoring.comparison import paired_difference
+from flbench.scoring.resampling import RESAMPLES
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from flbench.protocol import LOWER_IS_BETTER, Protocol, TestSlice, fingerprint
 from flbench.record import ProtocolInfo, Record, Result, Value
 from flbench.reporting.model import Board, Entry, Key, Place, Row, Slice
 from flbench.reporting.words import TITLES, Number, clean, number_of
-from flbench.scoring.statistics import paired_difference, tie_groups
+from flbench.scoring.comparison import paired_difference, tie_groups
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MAP_METRICS = ("coss", "psnr", "ssim", "mae")
 TRIAL = "trial"
 """A record with a flag that starts so was cut short on purpose: listed, never ranked."""
+SCORE_METRICS = ("acc", "auroc", "tpr", "tnr")
+"""Metrics that follow from image scores; every other one has a column of its own."""
+MOST_NOTES = 3
+"""Notes of one kind that a row has at most; more are told as one."""
 
 
 @dataclass
@@ -112,7 +115,7 @@ def _tests(entries: Sequence[Entry], protocol: Protocol | None, asked: ProtocolI
     if protocol is not None:
         slices = [test for test in protocol.test if test.name not in asked.missing]
     else:
-        slices = [TestSlice(name=name, fit="", categories=tests[0].categories) for name, tests in results.items()]
+        slices = [_told(name, tests[0]) for name, tests in results.items()]
     others = [test.name for test in slices if not test.reference]
     ranking = others or [test.name for test in slices]
     found = []
@@ -122,6 +125,7 @@ def _tests(entries: Sequence[Entry], protocol: Protocol | None, asked: ProtocolI
         found.append(
             Slice(
                 name=test.name,
+                fit=test.fit,
                 categories=test.categories,
                 fakes=max((r.fakes for r in measured), default=0),
                 reals=max((r.reals for r in measured), default=0),
@@ -131,6 +135,12 @@ def _tests(entries: Sequence[Entry], protocol: Protocol | None, asked: ProtocolI
             )
         )
     return tuple(found)
+
+
+def _told(name: str, result: Result) -> TestSlice:
+    """Return a test slice as a record tells it, for want of the protocol."""
+    photos: Literal["same", "other"] = "same" if result.categories else "other"
+    return TestSlice(name=name, fit="", categories=result.categories, photos=photos)
 
 
 def _conditions(entries: Sequence[Entry]) -> tuple[str, ...]:
@@ -173,21 +183,29 @@ def _value(record: Record, test: str, metric: str) -> float | None:
 
 
 def _row(entries: Sequence[Entry], place: Place, tests: Sequence[Slice], primary: str) -> Row:
-    values: dict[tuple[str, str], dict[str, list[Value]]] = defaultdict(lambda: defaultdict(list))
-    for entry in entries:
-        for result in entry.record.results:
-            for metric, value in result.metrics.items():
-                values[result.test, result.condition][metric].append(value)
-    numbers = {
-        where: {metric: merged(found, len(entries)) for metric, found in metrics.items()}
-        for where, metrics in values.items()
-    }
+    results = [result for entry in entries for result in entry.record.results]
+    numbers = _merged([(result, result.metrics) for result in results], len(entries))
+    gammas = _merged([(result, result.gamma) for result in results], len(entries))
     ranking = [test.name for test in tests if test.ranks]
     if len(ranking) == 1:
         mean = numbers.get((ranking[0], "clean"), {}).get(primary, Number(value=None))
     else:
         mean = _mean_over(entries, ranking, primary)
-    return Row(place=place, entries=tuple(entries), primary=mean, numbers=numbers, notes=_notes(entries, numbers))
+    notes = _notes(entries, numbers)
+    return Row(place=place, entries=tuple(entries), primary=mean, numbers=numbers, gammas=gammas, notes=notes)
+
+
+def _merged(
+    results: Iterable[tuple[Result, Mapping[str, Value]]], seeds: int
+) -> dict[tuple[str, str], dict[str, Number]]:
+    """Return values of all seeds as one number per test slice, condition and metric."""
+    values: dict[tuple[str, str], dict[str, list[Value]]] = defaultdict(lambda: defaultdict(list))
+    for result, metrics in results:
+        for metric, value in metrics.items():
+            values[result.test, result.condition][metric].append(value)
+    return {
+        where: {metric: merged(found, seeds) for metric, found in metrics.items()} for where, metrics in values.items()
+    }
 
 
 def merged(values: Sequence[Value], seeds: int) -> Number:
@@ -217,11 +235,14 @@ def _mean_over(entries: Sequence[Entry], tests: Sequence[str], metric: str) -> N
     if len(means) > 1:
         return Number(value=fmean(means), std=stdev(means))
     scores = entries[0].scores
-    if scores is None or metric not in MAP_METRICS:
+    column = "score" if metric in SCORE_METRICS else metric
+    if scores is None or column not in scores:
         return Number(value=means[0])
     ranking = _ranking_scores(scores, tests)
-    nothing = ranking.assign(status="ok", **{metric: 0.0})
-    interval = paired_difference(ranking, nothing, metric)  # the distance from zero is the mean itself
+    # The distance from a method worth zero is the mean itself: one whose values are, or whose every call is wrong.
+    wrong = (ranking["label"] == "real").astype(float)
+    nothing = ranking.assign(status="ok", **{column: wrong if column == "score" else 0.0})
+    interval = paired_difference(ranking, nothing, metric)
     return Number(value=means[0], low=interval.low, high=interval.high)
 
 
@@ -244,15 +265,23 @@ def _over_seeds(entries: Sequence[Entry], tests: Sequence[str]) -> pd.DataFrame:
 
 def _notes(entries: Sequence[Entry], numbers: Mapping[tuple[str, str], Mapping[str, Number]]) -> tuple[str, ...]:
     notes = list(dict.fromkeys(clean(flag) for entry in entries for flag in entry.record.flags))
+    failed: dict[str, int] = {}
+    capped: dict[str, int] = {}
     for (test, condition), metrics in numbers.items():
         where = clean(test if condition == "clean" else f"{test}, {condition}")
-        failed = sum(metrics[name].failed for name in ("tpr", "tnr") if name in metrics)
-        if failed:
-            notes.append(f"{where}: {failed} failed image{'s' if failed > 1 else ''} counted with the worst value")
-        capped = metrics["psnr"].capped if "psnr" in metrics else 0
-        if capped:
-            notes.append(f"{where}: PSNR is cut at 100 dB for {capped} map{'s' if capped > 1 else ''}")
+        failed[where] = sum(metrics[name].failed for name in ("tpr", "tnr") if name in metrics)
+        capped[where] = metrics["psnr"].capped if "psnr" in metrics else 0
+    notes += _counted(failed, lambda n: f"{n} failed image{'s' if n > 1 else ''} counted with the worst value")
+    notes += _counted(capped, lambda n: f"PSNR is cut at 100 dB for {n} map{'s' if n > 1 else ''}")
     return tuple(notes)
+
+
+def _counted(counts: Mapping[str, int], say: Callable[[int], str]) -> list[str]:
+    """Return a note for each place that has a count; one for all of them if they are many."""
+    found = {where: n for where, n in counts.items() if n}
+    if len(found) > MOST_NOTES:
+        return [f"{say(sum(found.values()))}, in {len(found)} of {len(counts)} test slices and conditions"]
+    return [f"{where}: {say(n)}" for where, n in found.items()]
 
 
 def _ordered(rows: Sequence[Row], primary: str, tests: Sequence[str], rank: bool) -> list[Row]:

@@ -8,22 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flbench.protocol import Protocol
-from flbench.record import Record
+from flbench.record import Record, Result
+from flbench.reporting.condition_tables import condition_tables
+from flbench.reporting.layout import Cell, Column, Group, Table
 from flbench.reporting.model import Board, Row
-from flbench.reporting.tables import Cell, Column, Group, Table
+from flbench.reporting.tables import by_slice
 from flbench.reporting.words import (
     NOTHING,
     Number,
     bare,
+    categories,
+    condition_definitions,
     count,
     definitions,
     describe,
     full,
     heading,
-    listing,
     machine,
     number_of,
     seconds,
+    share,
 )
 
 if TYPE_CHECKING:
@@ -60,15 +64,21 @@ def pairs(items: Iterable[tuple[str, object]], title: str = "") -> Table:
 def run_tables(board: Board, *, wide: bool = True) -> list[Table]:
     """Return the tables of a run: several slices as a matrix of the primary metric, then all metrics of each slice.
 
+    Many slices are rows of one table, without the other metrics. Under conditions the primary metric is told, with γ.
+
     Args:
         board: The board.
         wide: Whether there is room for the time per image.
     """
     title = f"{board.key.protocol} v{board.key.version} on {board.key.dataset} v{board.key.dataset_version}"
     title += f" ({board.key.departures})" if board.key.departures else ""
+    conditions = condition_tables(board, [board.asked.primary])
     if len(board.tests) == 1:
-        return [_metrics(board, board.tests[0].name, title, wide=wide)]
-    return [_matrix(board, title), *(_metrics(board, test.name, test.name, wide=wide) for test in board.tests)]
+        return [_metrics(board, board.tests[0].name, title, wide=wide), *conditions]
+    if board.long:
+        return [_means(board, title), *by_slice(board), *conditions]
+    each = (_metrics(board, test.name, test.name, wide=wide) for test in board.tests)
+    return [_matrix(board, title), *each, *conditions]
 
 
 def _drawn(board: Board, title: str, columns: Iterable[Column], cells: Callable[[Row], Iterable[Cell]]) -> Table:
@@ -86,6 +96,13 @@ def _drawn(board: Board, title: str, columns: Iterable[Column], cells: Callable[
 
 def _primary(number: Number | None, metric: str) -> Cell:
     return Cell(full(number, metric), number.value if number is not None else None, strong=True)
+
+
+def _means(board: Board, title: str) -> Table:
+    """Return the mean of the primary metric over the slices that rank, with its interval."""
+    primary = board.asked.primary
+    head = Column(f"mean {heading(primary)} over {len(board.ranking)} slices")
+    return _drawn(board, title, [head], lambda row: [_primary(row.primary, primary)])
 
 
 def _matrix(board: Board, title: str) -> Table:
@@ -164,9 +181,15 @@ def protocol_tables(protocol: Protocol) -> list[Table]:
     """Return a protocol in words, its test slices, and the definitions of its metrics."""
     about: list[tuple[str, object]] = [("protocol", protocol.label), ("title", protocol.title)]
     about += [("fingerprint", protocol.fingerprint), *describe(protocol)]
-    rows = [(t.name, t.fit, listing(t.categories), "reference" if t.reference else "ranks") for t in protocol.test]
+    other = "no fake; photos of other databases"
+    rows = [
+        (t.name, t.fit, categories(t.categories) or other, "reference" if t.reference else "ranks")
+        for t in protocol.test
+    ]
     slices = table(("test slice", "fit", "fakes of", "role"), rows, title="test slices")
-    return [pairs(about), slices, pairs(definitions(protocol.scoring.metrics), "metrics")]
+    made = [pairs(about), slices, pairs(definitions(protocol.scoring.metrics), "metrics")]
+    degradations = condition_definitions(protocol.conditions)
+    return [*made, *([pairs(degradations, "conditions")] if degradations else [])]
 
 
 def record_tables(record: Record) -> list[Table]:
@@ -182,12 +205,18 @@ def record_tables(record: Record) -> list[Table]:
     made = [pairs(about)]
     for result in record.results:
         rows = [
-            (heading(metric), full(number_of(value), metric), value.n, value.undefined, value.failed)
+            [heading(metric), full(number_of(value), metric), value.n, value.undefined, value.failed]
+            + ([_gamma(result, metric)] if result.gamma else [])
             for metric, value in result.metrics.items()
         ]
+        heads = ("metric", "value", "images", "undefined", "failed", *(["γ"] if result.gamma else []))
         title = f"{result.test}, {result.condition}: {result.fakes} fakes, {result.reals} real photos"
-        made.append(table(("metric", "value", "images", "undefined", "failed"), rows, title=title, right=range(1, 5)))
+        made.append(table(heads, rows, title=title, right=range(1, len(heads))))
     return made
+
+
+def _gamma(result: Result, metric: str) -> str:
+    return share(number_of(result.gamma[metric])) if metric in result.gamma else ""
 
 
 def dataset_tables(dataset: Dataset) -> list[Table]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Place = Literal["ranked", "reference", "unranked"]
+FEW = 6
+"""Test slices that may have tables and curves of their own: of more, a board shows means and a row for each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +28,14 @@ class Entry:
         scores: Its per-image scores; None where they are not at hand.
         folder: Where its files are, as a POSIX path relative to the board's file; "" if they are not beside it.
         panel: Whether a panel figure lies in the folder.
+        cases: Whether a figure of best and worst samples lies there.
     """
 
     record: Record
     scores: pd.DataFrame | None = None
     folder: str = ""
     panel: bool = False
+    cases: bool = False
 
 
 class Key(NamedTuple):
@@ -46,6 +50,7 @@ class Key(NamedTuple):
     mapping: tuple[tuple[str, str], ...] = ()
     missing: tuple[str, ...] = ()
     region: str = ""
+    added: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, record: Record) -> Key:
@@ -61,12 +66,13 @@ class Key(NamedTuple):
             tuple(sorted(asked.mapping.items())),
             tuple(sorted(asked.missing)),
             asked.region,
+            tuple(sorted(asked.added)),
         )
 
     @property
     def as_written(self) -> bool:
         """Whether the protocol was run as its file says."""
-        return not self.mapping and not self.missing and self.region in ("", "parsing")
+        return not self.mapping and not self.missing and not self.added and self.region in ("", "parsing")
 
     @property
     def departures(self) -> str:
@@ -76,6 +82,8 @@ class Key(NamedTuple):
             said.append(f"region from {self.region}")
         if self.missing:
             said.append(f"without {listing(self.missing)}")
+        if self.added:
+            said.append(f"with {listing(self.added)} added")
         return "; ".join(clean(part) for part in said)
 
 
@@ -85,7 +93,8 @@ class Slice:
 
     Attributes:
         name: As in the protocol.
-        categories: Categories tested, after mapping.
+        fit: Fit slice whose fit is tested; "" if the protocol is not at hand.
+        categories: Categories tested, after mapping; none if it has real photos of other databases only.
         fakes: Number of fakes.
         reals: Number of real photos.
         undefined: Fakes for which the primary metric has no value (no region); the least over the methods.
@@ -94,6 +103,7 @@ class Slice:
     """
 
     name: str
+    fit: str = ""
     categories: tuple[str, ...]
     fakes: int
     reals: int
@@ -111,6 +121,7 @@ class Row:
         entries: Its cells, by seed.
         primary: Mean of the primary metric over the slices that rank.
         numbers: (test, condition) to metric to number.
+        gammas: (test, condition) to metric to γ, the percentage of the clean value.
         rank: "1", or "2–3" for a tie; "" if not ranked.
         reason: Why it is unranked.
         notes: What a reader must know of it.
@@ -120,6 +131,7 @@ class Row:
     entries: tuple[Entry, ...]
     primary: Number
     numbers: Mapping[tuple[str, str], Mapping[str, Number]]
+    gammas: Mapping[tuple[str, str], Mapping[str, Number]] = field(default_factory=dict)
     rank: str = ""
     reason: str = ""
     notes: tuple[str, ...] = ()
@@ -159,6 +171,10 @@ class Row:
         """Return one number, or None."""
         return self.numbers.get((test, condition), {}).get(metric)
 
+    def gamma(self, test: str, metric: str, condition: str) -> Number | None:
+        """Return γ of one number, or None."""
+        return self.gammas.get((test, condition), {}).get(metric)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
@@ -192,3 +208,8 @@ class Board:
     def ranking(self) -> list[str]:
         """Names of the test slices that rank."""
         return [test.name for test in self.tests if test.ranks]
+
+    @property
+    def long(self) -> bool:
+        """Whether there are too many test slices for a table each."""
+        return len(self.tests) > FEW

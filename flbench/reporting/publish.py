@@ -2,10 +2,14 @@
 
     <into>/README.md                                        the index
     <into>/<data set>/<protocol>.md                         the newest versions' board; older ones carry theirs
+    <into>/<data set>/<protocol>-<figure>.svg, .png         what a board shows as figures
+    <into>/<data set>/<protocol>-conventions.md             thresholded metrics under every convention
     <into>/<data set>/<protocol>-v<version>/protocol.json   the protocol as it was when the records were made
-    <into>/<data set>/<protocol>-v<version>/<cell>/         run.json, images.parquet, panel.png
+    <into>/<data set>/<protocol>-v<version>/<cell>/         run.json, images.parquet, panel.png, cases.png
 
-Boards are rendered from what lies in this folder alone, so a clone without a study renders them again to the byte.
+Boards are rendered from what lies in this folder alone, so a clone without a study renders them again to the byte. The
+bytes of a figure depend on the versions of matplotlib and FreeType as well. So a figure carries a mark that follows
+from the records it shows: by the mark, not by its bytes, it is found missing, stale or left over, and drawn again.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -24,13 +29,42 @@ from flbench.files import atomic_write, write_text
 from flbench.protocol import Protocol, fingerprint
 from flbench.record import Record, read_record
 from flbench.reporting.board import age, boards
+from flbench.reporting.drawing import SUFFIXES, marked
 from flbench.reporting.model import Board, Entry, Key
-from flbench.reporting.render import MARK, Listed, index, markdown
-from flbench.study import PANEL, RECORD, SCORES
+from flbench.reporting.plots import Plot, board_plots, draw_board_figures, is_drawn
+from flbench.reporting.render import MARK, Listed, Picture, conventions_page, index, markdown
+from flbench.study import CASES, PANEL, RECORD, SCORES
 
 INDEX = "README.md"
 PROTOCOL = "protocol.json"
+CONVENTIONS = "-conventions"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=+-]+")
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A board with the folder and the name of its files."""
+
+    board: Board
+    home: str
+    stem: str
+
+    @property
+    def href(self) -> str:
+        return f"{self.home}/{self.stem}.md"
+
+    def plots(self, into: Path) -> dict[Path, Plot]:
+        """Return the files of its figures."""
+        return {file: plot for plot in board_plots(self.board) for file in plot.files(into / self.home, self.stem)}
+
+    def texts(self) -> dict[str, str]:
+        """Return what its markdown files must say."""
+        plots = board_plots(self.board)
+        pictures = [Picture(plot.caption, *(file.name for file in plot.files(Path(), self.stem))) for plot in plots]
+        beside = f"{self.stem}{CONVENTIONS}.md"
+        conventions = conventions_page(self.board, f"{self.stem}.md")
+        made = {self.href: markdown(self.board, pictures, beside if conventions else "")}
+        return made | ({f"{self.home}/{beside}": conventions} if conventions else {})
 
 
 def publish(study_records: Iterable[tuple[Record, Path]], protocols: Mapping[str, Protocol], into: Path) -> list[Path]:
@@ -63,10 +97,13 @@ def publish(study_records: Iterable[tuple[Record, Path]], protocols: Mapping[str
         if protocol is not None and protocol.fingerprint == record.protocol.fingerprint:
             text = json.dumps(protocol.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
             written += _changed(target.parent / PROTOCOL, text)
-    texts = render(into, protocols)
+    pages = _pages(into, protocols)
+    texts = _texts(pages)
     for path, text in texts.items():
         written += _changed(into / path, text)
-    for old in _left_over(into, texts):
+    for page in pages:
+        written += draw_board_figures(page.board, into / page.home, page.stem)
+    for old in _left_over(into, texts, pages):
         old.unlink()
     return sorted(set(written))
 
@@ -74,12 +111,16 @@ def publish(study_records: Iterable[tuple[Record, Path]], protocols: Mapping[str
 def stale(into: Path, protocols: Mapping[str, Protocol]) -> list[Path]:
     """Return the boards that are not what the records beside them give: missing, changed, or left over.
 
+    Of figures it is the mark that is compared.
+
     Raises:
         DataError: As `render`.
     """
-    texts = render(into, protocols)
+    pages = _pages(into, protocols)
+    texts = _texts(pages)
     wrong = [into / path for path, text in texts.items() if not _says(into / path, text)]
-    return sorted([*wrong, *_left_over(into, texts)])
+    wrong += [file for page in pages for file, plot in page.plots(into).items() if not is_drawn(file, plot)]
+    return sorted([*wrong, *_left_over(into, texts, pages)])
 
 
 def render(into: Path, protocols: Mapping[str, Protocol]) -> dict[str, str]:
@@ -95,18 +136,26 @@ def render(into: Path, protocols: Mapping[str, Protocol]) -> dict[str, str]:
     Raises:
         DataError: A record or its scores are damaged.
     """
+    return _texts(_pages(into, protocols))
+
+
+def _texts(pages: Iterable[_Page]) -> dict[str, str]:
+    pages = list(pages)
+    texts = {path: text for page in pages for path, text in page.texts().items()}
+    texts[INDEX] = index([Listed(page.board, page.href) for page in pages])
+    return dict(sorted(texts.items()))
+
+
+def _pages(into: Path, protocols: Mapping[str, Protocol]) -> list[_Page]:
     folders: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(into.glob(f"*/*/*/{RECORD}")):
         folders[path.relative_to(into).parts[0]].append(path.parent)
-    texts: dict[str, str] = {}
-    listed: list[Listed] = []
+    pages = []
     for home, cells in sorted(folders.items()):
         made = _boards(into / home, cells, protocols)
-        for name, board in zip(_names([board.key for board in made]), made, strict=True):
-            texts[f"{home}/{name}"] = markdown(board)
-            listed.append(Listed(board, f"{home}/{name}"))
-    texts[INDEX] = index(listed)
-    return dict(sorted(texts.items()))
+        names = _names([board.key for board in made])
+        pages += [_Page(board, home, name) for name, board in zip(names, made, strict=True)]
+    return pages
 
 
 def _boards(home: Path, cells: Iterable[Path], protocols: Mapping[str, Protocol]) -> list[Board]:
@@ -144,8 +193,9 @@ def _entry(folder: Path, home: Path) -> Entry:
             scores = pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise DataError(f"scores {path} cannot be read: {error}", hint="publish the cell again") from error
-    panel = record.dataset.publishable and (folder / PANEL).exists()
-    return Entry(record=record, scores=scores, folder=folder.relative_to(home).as_posix(), panel=panel)
+    shown = {name: record.dataset.publishable and (folder / name).exists() for name in (PANEL, CASES)}
+    beside = folder.relative_to(home).as_posix()
+    return Entry(record=record, scores=scores, folder=beside, panel=shown[PANEL], cases=shown[CASES])
 
 
 def _stored(path: Path) -> Protocol | None:
@@ -159,7 +209,7 @@ def _stored(path: Path) -> Protocol | None:
 
 
 def _names(keys: list[Key]) -> list[str]:
-    """Return a file name per board: the newest versions have the plain name, and no two names are equal."""
+    """Return the stem of each board's files: the newest versions have the plain name, and no two are equal."""
     data = max((_natural(key.dataset_version) for key in keys), default=[])
     newest: dict[str, int] = {}
     for key in keys:
@@ -171,11 +221,13 @@ def _names(keys: list[Key]) -> list[str]:
         words += [_safe(f"{old}={new}".replace("/", ".")) for old, new in key.mapping]
         words += [_safe(key.region)] if key.region not in ("", "parsing") else []
         words += ["without-" + "-".join(map(_safe, key.missing))] if key.missing else []
+        words += ["with-" + "-".join(map(_safe, key.added))] if key.added else []
         names.append("-".join(words)[:120])
     folded = Counter(name.casefold() for name in names)
+    alone = [folded[name.casefold()] == 1 and not name.endswith(CONVENTIONS) for name in names]
     return [
-        f"{name}.md" if folded[name.casefold()] == 1 else f"{name}-{fingerprint(list(key))[:8]}.md"
-        for name, key in zip(names, keys, strict=True)
+        name if free else f"{name}-{fingerprint(list(key))[:8]}"
+        for name, free, key in zip(names, alone, keys, strict=True)
     ]
 
 
@@ -221,19 +273,20 @@ def _copy(record: Record, folder: Path, target: Path) -> list[Path]:
         raise DataError(f"cell {record.cell} has results but no {SCORES}", hint="run the cell again")
     else:
         (target / SCORES).unlink(missing_ok=True)
-    panel = folder / PANEL
-    if record.dataset.publishable and panel.exists():
-        written += _changed(target / PANEL, panel)
-    else:
-        (target / PANEL).unlink(missing_ok=True)
+    for name in (PANEL, CASES):
+        if record.dataset.publishable and (folder / name).exists():
+            written += _changed(target / name, folder / name)
+        else:
+            (target / name).unlink(missing_ok=True)
     return written + _changed(target / RECORD, record.to_json())
 
 
-def _left_over(into: Path, texts: Mapping[str, str]) -> list[Path]:
-    """Return rendered boards that no record asks for any more; files that someone wrote are not among them."""
-    return [
-        path for path in sorted(into.glob("*/*.md")) if path.relative_to(into).as_posix() not in texts and _ours(path)
-    ]
+def _left_over(into: Path, texts: Mapping[str, str], pages: Iterable[_Page]) -> list[Path]:
+    """Return boards and figures that no record asks for any more; files that someone made are not among them."""
+    drawn = {file for page in pages for file in page.plots(into)}
+    boards_ = [path for path in into.glob("*/*.md") if path.relative_to(into).as_posix() not in texts and _ours(path)]
+    figures = [path for suffix in SUFFIXES for path in into.glob(f"*/*{suffix}") if path not in drawn and marked(path)]
+    return sorted([*boards_, *figures])
 
 
 def _ours(path: Path) -> bool:

@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from flbench.reporting.model import Board, Row
-from flbench.reporting.tables import Cell, Group, Table, footnotes, head, metric_words, slices, tables, title
-from flbench.reporting.words import NOTHING, TITLES, clean, code_version, full, heading, link
-from flbench.study import PANEL, RECORD, SCORES
+from flbench.reporting.convention_tables import convention_tables
+from flbench.reporting.layout import Cell, Group, Table, footnotes
+from flbench.reporting.model import Board, Entry, Row
+from flbench.reporting.tables import head, metric_words, slices, tables, title
+from flbench.reporting.words import (
+    NOTHING,
+    TITLES,
+    clean,
+    code_version,
+    condition_definitions,
+    full,
+    heading,
+    link,
+)
+from flbench.scoring.conventions import AXES
+from flbench.study import CASES, PANEL, RECORD, SCORES
 
 MARK: Final = "<!-- made by flbench publish from the records beside it; edits are lost -->"
 """First line of every rendered file: a file without it was written by someone and is never removed."""
@@ -54,23 +66,108 @@ def anchor(text: str, href: str) -> str:
     return f"[{shown}]({target})" if target and not href.startswith(("/", "..")) else shown
 
 
-def markdown(board: Board) -> str:
-    """Return a board as GitHub-flavoured markdown."""
+class Picture(NamedTuple):
+    """A figure beside a board.
+
+    Attributes:
+        caption: What it shows, in a sentence.
+        svg: Its file, relative to the board: the one that is shown.
+        png: The same as pixels, for slides.
+    """
+
+    caption: str
+    svg: str
+    png: str
+
+
+def markdown(board: Board, pictures: Sequence[Picture] = (), conventions: str = "") -> str:
+    """Return a board as GitHub-flavoured markdown.
+
+    Args:
+        board: The board.
+        pictures: Figures beside it.
+        conventions: The page of its conventions, relative to the board; "" if there is none.
+    """
     lines = [MARK, f"# {escape(title(board))}", ""]
     lines += [f"- **{escape(label)}**: {escape(sentence)}" for label, sentence in head(board)]
-    notes = footnotes(board)
-    for table in [slices(board), *tables(board)]:
-        if table.title:
+    notes = [f"{number}. {escape(note)}" for number, note in enumerate(footnotes(board), 1)]
+    lines += _tables([slices(board), *tables(board)], {"Ranking": notes})
+    lines += _figures(pictures)
+    lines += ["", "## Metrics", ""]
+    lines += [f"- **{escape(name)}**: {escape(meaning)}" for name, meaning in metric_words(board)]
+    if conventions:
+        lines += ["", anchor("Thresholded metrics under every convention in use, side by side", conventions)]
+    degradations = condition_definitions(board.conditions)
+    if degradations:
+        lines += ["", "## Conditions", ""]
+        lines += [f"- **{escape(name)}**: {escape(meaning)}" for name, meaning in degradations]
+    lines += _reproduce(board) + _panels(board)
+    return "\n".join(lines) + "\n"
+
+
+def conventions_page(board: Board, href: str) -> str:
+    """Return the page of a board's conventions as markdown; "" if its records have none.
+
+    Args:
+        board: The board.
+        href: Its file, relative to this page.
+    """
+    found = convention_tables(board)
+    if not found:
+        return ""
+    lines = [MARK, f"# Conventions: {escape(title(board))}", ""]
+    lines += [
+        "The same maps of clean images under every convention in use, so that a number from elsewhere can be matched "
+        f"or explained. Nothing here ranks: {anchor('the board', href)} does.",
+        "",
+        f"A convention is named by its parts, {code('/'.join(AXES))}:",
+        "",
+    ]
+    lines += [f"- **{escape(name)}**: {escape(meaning)}" for name, meaning in AXES.items()]
+    lines += [
+        "",
+        f"Images: those that count; undefined: those without a value, left out. {escape('A range: methods differ.')}",
+    ]
+    return "\n".join(lines + _tables(found, {})) + "\n"
+
+
+def _tables(found: Sequence[Table], after: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return tables under their titles, folded ones in drawers; a table without a title goes on in the same place.
+
+    Args:
+        found: The tables.
+        after: Title of a table to lines that follow it.
+    """
+    lines: list[str] = []
+    drawer = False
+    for table in found:
+        if drawer and (table.title or not table.folded):
+            lines += ["", "</details>"]
+            drawer = False
+        if table.title and table.folded:
+            lines += ["", f"<details><summary>{html.escape(clean(table.title))}</summary>"]
+            drawer = True
+        elif table.title:
             lines += ["", f"## {escape(table.title)}"]
         if table.note:
             lines += ["", escape(table.note)]
         lines += ["", *grid(table)]
-        if table.title == "Ranking" and notes:
-            lines += ["", *(f"{number}. {escape(note)}" for number, note in enumerate(notes, 1))]
-    lines += ["", "## Metrics", ""]
-    lines += [f"- **{escape(name)}**: {escape(meaning)}" for name, meaning in metric_words(board)]
-    lines += _reproduce(board) + _panels(board)
-    return "\n".join(lines) + "\n"
+        if after.get(table.title):
+            lines += ["", *after[table.title]]
+    return [*lines, "", "</details>"] if drawer else lines
+
+
+def _figures(pictures: Sequence[Picture]) -> list[str]:
+    lines: list[str] = []
+    for picture in pictures:
+        svg = quote(picture.svg, safe="/=+-._~")
+        lines += [
+            "",
+            f"![{escape(picture.caption)}]({svg})",
+            "",
+            f"{escape(picture.caption)} {anchor('PNG', picture.png)}",
+        ]
+    return ["", "## Figures", *lines] if lines else []
 
 
 def grid(table: Table) -> list[str]:
@@ -122,23 +219,24 @@ def _reproduce(board: Board) -> list[str]:
 
 
 def _panels(board: Board) -> list[str]:
-    """Return a drawer per method with its figure, for data that may be shown."""
+    """Return a drawer per method with its pictures, for data that may be shown."""
     lines: list[str] = []
     for row in board.rows:
-        shown = next((entry for entry in row.entries if entry.panel), None)
+        shown = next((entry for entry in row.entries if entry.panel or entry.cases), None)
         if shown is None:
             continue
-        image = quote(f"{shown.folder}/{PANEL}", safe="/=+-._~")
-        name = html.escape(row.method)
-        lines += [
-            "",
-            f"<details><summary>{name}</summary>",
-            "",
-            f"![Maps of {escape(row.method)}]({image})",
-            "",
-            "</details>",
-        ]
+        lines += ["", f"<details><summary>{html.escape(row.method)}</summary>", ""]
+        lines += [*_shown(shown, escape(row.method)), "</details>"]
     return ["", "## Look at it", "", "Real, fake, ground truth, prediction, overlay.", *lines] if lines else []
+
+
+def _shown(entry: Entry, name: str) -> list[str]:
+    files = [(entry.panel, PANEL, f"Maps of {name}"), (entry.cases, CASES, f"Best and worst maps of {name}")]
+    lines: list[str] = []
+    for there, file, text in files:
+        if there:
+            lines += [f"![{text}]({quote(f'{entry.folder}/{file}', safe='/=+-._~')})", ""]
+    return lines
 
 
 @dataclass(frozen=True)
@@ -171,7 +269,7 @@ def index(listed: Sequence[Listed]) -> str:
         rows = [
             [*row[:2], escape(item.board.key.departures), *row[2:]] for row, item in zip(rows, departed, strict=True)
         ]
-        lines += ["", "## Other categories or regions: not the protocol as written", ""]
+        lines += ["", "## Other categories, regions or conditions: not the protocol as written", ""]
         lines += _index_table(head_, rows)
     return "\n".join(lines).rstrip("\n") + "\n"
 

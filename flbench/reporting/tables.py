@@ -1,20 +1,37 @@
 """What stands on a board: its head in words and its tables, still without markup.
 
-Every format (markdown now, others later) and the terminal draw these same tables.
+A board with few test slices has a table for each of them; one with many has a column or a table for each method, with
+the slices as rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Sequence
+from statistics import fmean
 
 from flbench.protocol import LOWER_IS_BETTER
-from flbench.reporting.model import Board, Row
+from flbench.reporting.condition_tables import condition_tables
+from flbench.reporting.layout import (
+    START,
+    WIDEST,
+    Cell,
+    Column,
+    Group,
+    Line,
+    Table,
+    across,
+    down,
+    drawn,
+    footnotes,
+    identity,
+    parts,
+)
+from flbench.reporting.model import FEW, Board, Row, Slice
 from flbench.reporting.words import (
     NOTHING,
     TITLES,
     Number,
+    categories,
     clean,
     count,
     definitions,
@@ -23,66 +40,25 @@ from flbench.reporting.words import (
     heading,
     link,
     listing,
-    plain,
     seconds,
 )
 
-WIDEST = 8
-"""Columns that a table has at most: more cannot be read on a page."""
+__all__ = [
+    "WIDEST",
+    "Cell",
+    "Column",
+    "Group",
+    "Table",
+    "footnotes",
+    "head",
+    "metric_words",
+    "slices",
+    "tables",
+    "title",
+]
 
-
-class Cell(NamedTuple):
-    """One cell of a table.
-
-    Attributes:
-        text: What to print.
-        value: The number behind it, for formats that sort or export.
-        href: An http(s) address, or a path relative to the board.
-        strong: Whether it is the best of its column.
-        marks: Numbers of footnotes.
-    """
-
-    text: str
-    value: float | None = None
-    href: str = ""
-    strong: bool = False
-    marks: tuple[int, ...] = ()
-
-
-class Column(NamedTuple):
-    """Head of a column."""
-
-    title: str
-    right: bool = True
-
-
-class Group(NamedTuple):
-    """Rows under one label; the first group of a table has none."""
-
-    label: str
-    rows: tuple[tuple[Cell, ...], ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A table of a board.
-
-    Attributes:
-        title: Heading; "" for a table that goes on under the one before.
-        note: A sentence under the heading.
-        columns: Heads.
-        groups: Rows.
-    """
-
-    title: str
-    note: str = ""
-    columns: tuple[Column, ...]
-    groups: tuple[Group, ...]
-
-
-def footnotes(board: Board) -> list[str]:
-    """Return the notes of all rows, each text once; a mark is the place in this list, from 1."""
-    return list(dict.fromkeys(note for row in board.rows for note in row.notes))
+ALWAYS = ("tpr", "tnr", "false_alarm")
+"""Told on every board, whatever the protocol's metrics."""
 
 
 def title(board: Board) -> str:
@@ -106,14 +82,11 @@ def head(board: Board) -> list[tuple[str, str]]:
     if not key.departures:
         del said[1]
     if board.protocol is not None:
-        said += describe(board.protocol, region=key.region)
-    primary = TITLES.get(board.asked.primary, board.asked.primary)
-    over = f" over {listing(board.ranking)}" if len(board.ranking) > 1 else ""
-    mean = "the mean of " if len(board.ranking) > 1 else ""
+        said += describe(board.protocol, region=key.region, conditions=board.conditions)
     said += [
         (
             "Rank",
-            f"by {mean}{primary}{over}; methods that a paired bootstrap over people cannot tell from the first of "
+            f"by {_ranked_by(board)}; methods that a paired bootstrap over people cannot tell from the first of "
             "their group share a rank",
         ),
         (
@@ -128,179 +101,201 @@ def head(board: Board) -> list[tuple[str, str]]:
     return [(label, clean(sentence)) for label, sentence in said if clean(sentence)]
 
 
+def _ranked_by(board: Board) -> str:
+    primary = TITLES.get(board.asked.primary, board.asked.primary)
+    if len(board.ranking) < 2:
+        return primary
+    over = listing(board.ranking) if len(board.ranking) <= FEW else f"the {len(board.ranking)} test slices that rank"
+    return f"the mean of {primary} over {over}"
+
+
 def metric_words(board: Board) -> list[tuple[str, str]]:
     """Return the definitions of the metrics on the board."""
-    return definitions([*board.asked.metrics, "tpr", "tnr", "false_alarm"])
+    return definitions([*board.asked.metrics, *(metric for _, metric in _told(board))])
 
 
 def slices(board: Board) -> Table:
     """Return the table of test slices."""
+    several = len({test.fit for test in board.tests}) > 1
     rows = []
     for test in board.tests:
         role = "ranks" if test.ranks else "reference" if test.reference else NOTHING
         left_out = str(test.undefined) if test.undefined else NOTHING
         numbers = (Cell(str(test.fakes), test.fakes), Cell(str(test.reals), test.reals), Cell(left_out, test.undefined))
-        rows.append((Cell(clean(test.name)), Cell(clean(listing(test.categories))), *numbers, Cell(role)))
+        fakes = clean(categories(test.categories)) or NOTHING
+        rows.append((Cell(clean(test.name)), *_fit(test, several), Cell(fakes), *numbers, Cell(role)))
     columns = (
         Column("Test slice", False),
+        *([Column("Fitted on", False)] if several else []),
         Column("Fakes of", False),
         Column("Fakes"),
         Column("Real photos"),
         Column("Undefined"),
         Column("Role", False),
     )
-    return Table(title="Test slices", columns=columns, groups=(Group("", tuple(rows)),))
+    return Table(title="Test slices", columns=columns, groups=(Group("", tuple(rows)),), folded=board.long)
+
+
+def _fit(test: Slice, several: bool) -> list[Cell]:
+    return [Cell(clean(test.fit) or NOTHING)] if several else []
 
 
 def tables(board: Board) -> list[Table]:
-    """Return the tables of results: the ranking, one table per test slice, conditions, detection, cost, the rest."""
+    """Return the tables of results: the ranking, all metrics, conditions, detection, cost, and what is not ranked."""
     made = _ranking(board)
-    if len(board.tests) > 1 or len(board.asked.metrics) > 1:
-        made += _metrics(board)
-    made += _conditions(board)
-    made += _detection(board)
+    if board.long:
+        made += by_slice(board) + _metrics_by_method(board)
+    elif len(board.tests) > 1 or len(board.asked.metrics) > 1:
+        made += _metrics_by_slice(board)
+    made += condition_tables(board)
+    made += _detection_in_short(board) if board.long else _detection(board)
     if board.placed("ranked") or board.placed("reference"):
         made.append(_cost(board))
     return [*made, *_unranked(board), *_reported(board)]
 
 
-Draw = Callable[[Number | None, str], str]
-
-
-def _identity(board: Board, row: Row) -> tuple[Cell, Cell]:
-    """Return the cells that every table of results starts with."""
-    notes = footnotes(board)
-    marks = tuple(notes.index(note) + 1 for note in row.notes)
-    return Cell(row.rank or NOTHING), Cell(row.method, marks=marks)
-
-
-def _grouped(board: Board, cells: Callable[[Row], Sequence[Cell]], metrics: Sequence[str]) -> tuple[Group, ...]:
-    """Return ranked rows with the best of each column strong, then reference rows.
-
-    Args:
-        board: The board.
-        cells: What follows rank and method in a row.
-        metrics: Metric of each of these cells; "" for a column without a best.
-    """
-    ranked = [list(cells(row)) for row in board.placed("ranked")]
-    for place, metric in enumerate(metrics):
-        known = [row[place].value for row in ranked]
-        values = [value for value in known if value is not None]
-        if not metric or len(values) < 2:
-            continue
-        best = min(values) if metric in LOWER_IS_BETTER or metric == "false_alarm" else max(values)
-        shown = {row[place].text.split(" ")[0] for row in ranked if row[place].value == best}
-        for row in ranked:
-            row[place] = row[place]._replace(strong=row[place].text.split(" ")[0] in shown)
-    first = tuple((*_identity(board, row), *found) for row, found in zip(board.placed("ranked"), ranked, strict=True))
-    second = tuple((*_identity(board, row), *cells(row)) for row in board.placed("reference"))
-    return tuple(Group(label, rows) for label, rows in (("", first), ("Reference rows, never ranked", second)) if rows)
-
-
-def _cell(number: Number | None, metric: str, draw: Draw = plain) -> Cell:
-    return Cell(draw(number, metric), number.value if number is not None else None)
-
-
-_START = (Column("Rank"), Column("Method", False))
-
-
 def _ranking(board: Board) -> list[Table]:
-    """Return the primary metric: its mean over the slices that rank, and each slice."""
+    """Return the primary metric: its mean over the slices that rank, and each slice if they are few."""
     primary = board.asked.primary
     several = len(board.ranking) > 1
     mean = [Column(f"Mean {heading(primary)}" if several else heading(primary))]
-    names = [test.name for test in board.tests if len(board.tests) > 1]
+    names = [test.name for test in board.tests if len(board.tests) > 1 and not board.long]
     made: list[Table] = []
-    for part in _parts(names, WIDEST - 4) or [()]:
+    for part in parts(names, WIDEST - 4) or [()]:
 
         def cells(row: Row, part: Sequence[str] = part) -> list[Cell]:
             seeds = Cell(", ".join(map(str, row.seeds)) or NOTHING)
-            each = [_cell(row.number(test, primary), primary, full) for test in part]
-            return [_cell(row.primary, primary, full), *each, seeds]
+            each = [drawn(row.number(test, primary), primary, full) for test in part]
+            return [drawn(row.primary, primary, full), *each, seeds]
 
         columns = [Column(f"{clean(test)}{'' if test in board.ranking else ' (reference)'}") for test in part]
         made.append(
             Table(
                 title="" if made else "Ranking",
-                columns=(*_START, *mean, *columns, Column("Seeds")),
-                groups=_grouped(board, cells, [primary, *[primary] * len(part), ""]),
+                columns=(*START, *mean, *columns, Column("Seeds")),
+                groups=down(board, cells, [primary, *[primary] * len(part), ""]),
             )
         )
     return made
 
 
-def _parts(names: Sequence[str], size: int) -> list[Sequence[str]]:
-    """Cut names into lists that fit into one table each."""
-    return [names[start : start + size] for start in range(0, len(names), size)]
+def _sections(board: Board) -> list[tuple[str, list[Slice]]]:
+    """Return the test slices by the fit that they test, where there are several fits of several slices."""
+    fits: dict[str, list[Slice]] = {}
+    for test in board.tests:
+        fits.setdefault(test.fit, []).append(test)
+    if len(fits) < 2 or len(fits) == len(board.tests):
+        return [("", list(board.tests))]
+    return [(f"Fitted on {clean(fit)}", tests) for fit, tests in fits.items()]
 
 
-def _metrics(board: Board) -> list[Table]:
-    """Return all metrics of each test slice."""
+def _name(test: Slice, board: Board) -> str:
+    return clean(test.name) if test.ranks or not board.ranking else f"{clean(test.name)} (reference)"
+
+
+def by_slice(board: Board) -> list[Table]:
+    """Return the primary metric of every method on every test slice, a row per slice."""
+    primary = board.asked.primary
+
+    def line(test: Slice) -> Line:
+        return Line(_name(test, board), primary, lambda row: drawn(row.number(test.name, primary), primary))
+
+    groups = [(label, [line(test) for test in tests]) for label, tests in _sections(board)]
+    return across(board, f"{heading(primary)} by test slice", "Test slice", groups)
+
+
+def _metrics_by_method(board: Board) -> list[Table]:
+    """Return all metrics of each ranked method, a row per test slice, as Table 3 of the paper."""
+    made = []
+    for row in board.placed("ranked"):
+        for start, part in enumerate(parts(board.asked.metrics, WIDEST - 1)):
+            groups = tuple(
+                Group(
+                    label,
+                    tuple(
+                        (Cell(_name(t, board)), *(drawn(row.number(t.name, metric), metric) for metric in part))
+                        for t in tests
+                    ),
+                )
+                for label, tests in _sections(board)
+            )
+            columns = (Column("Test slice", False), *(Column(heading(metric)) for metric in part))
+            name = "" if start else f"All metrics: {row.method}"
+            made.append(Table(title=name, columns=columns, groups=groups, folded=True))
+    return made
+
+
+def _metrics_by_slice(board: Board) -> list[Table]:
+    """Return all metrics of each test slice, a row per method."""
     made = []
     for test in board.tests:
-        for start, part in enumerate(_parts(board.asked.metrics, WIDEST - 2)):
+        for start, part in enumerate(parts(board.asked.metrics, WIDEST - 2)):
 
             def cells(row: Row, part: Sequence[str] = part, test: str = test.name) -> list[Cell]:
-                return [_cell(row.number(test, metric), metric) for metric in part]
+                return [drawn(row.number(test, metric), metric) for metric in part]
 
             made.append(
                 Table(
                     title="" if start else f"All metrics: {clean(test.name)}",
-                    columns=(*_START, *(Column(heading(metric)) for metric in part)),
-                    groups=_grouped(board, cells, part),
+                    columns=(*START, *(Column(heading(metric)) for metric in part)),
+                    groups=down(board, cells, part),
                 )
             )
     return made
 
 
-def _conditions(board: Board) -> list[Table]:
-    """Return the primary metric under each condition, with γ, its percentage of the clean value."""
-    primary = board.asked.primary
-    if len(board.conditions) < 2:
-        return []
-    made = []
-    for test in board.tests:
-        for start, part in enumerate(_parts(board.conditions, WIDEST - 2)):
-
-            def cells(row: Row, part: Sequence[str] = part, test: str = test.name) -> list[Cell]:
-                clear = row.number(test, primary)
-                return [_degraded(row.number(test, primary, condition), clear, primary) for condition in part]
-
-            made.append(
-                Table(
-                    title="" if start else f"{heading(primary)} under conditions: {clean(test.name)}",
-                    note="" if start else "In brackets γ, the percentage of the clean value.",
-                    columns=(*_START, *(Column(clean(condition)) for condition in part)),
-                    groups=_grouped(board, cells, [primary] * len(part)),
-                )
-            )
-    return made
-
-
-def _degraded(number: Number | None, clear: Number | None, metric: str) -> Cell:
-    cell = _cell(number, metric)
-    if number is None or clear is None or number is clear or number.value is None or not clear.value:
-        return cell
-    return cell._replace(text=f"{cell.text} ({100 * number.value / clear.value:.0f} %)")
+def _told(board: Board) -> list[tuple[str, str]]:
+    """Return test slice and metric of what is told beside the protocol's metrics and has a value somewhere."""
+    rows = [*board.placed("ranked"), *board.placed("reference")]
+    asked = [(test.name, m) for test in board.tests for m in ALWAYS if m not in board.asked.metrics]
+    return [(test, m) for test, m in asked if any((n := row.number(test, m)) and n.value is not None for row in rows)]
 
 
 def _detection(board: Board) -> list[Table]:
     """Return what is called fake, and the area marked on real photos, for each test slice."""
     made: list[Table] = []
-    for part in _parts([test.name for test in board.tests], 2):
+    for part in parts(_told(board), WIDEST - 2):
 
-        def cells(row: Row, part: Sequence[str] = part) -> list[Cell]:
-            return [_cell(row.number(test, m), m) for test in part for m in ("tpr", "tnr", "false_alarm")]
+        def cells(row: Row, part: Sequence[tuple[str, str]] = part) -> list[Cell]:
+            return [drawn(row.number(test, metric), metric) for test, metric in part]
 
-        names = [f"{heading(m)} {clean(test)}" for test in part for m in ("tpr", "tnr", "false_alarm")]
+        names = [f"{heading(metric)} {clean(test)}" for test, metric in part]
         made.append(
             Table(
                 title="" if made else "Real or fake, and false alarms",
-                columns=(*_START, *map(Column, names)),
-                groups=_grouped(board, cells, [""] * len(names)),
+                columns=(*START, *map(Column, names)),
+                groups=down(board, cells, [""] * len(names)),
             )
         )
     return made
+
+
+def _detection_in_short(board: Board) -> list[Table]:
+    """Return the same as mean and worst over all test slices."""
+    told = _told(board)
+    metrics = [metric for metric in ALWAYS if any(metric == other for _, other in told)]
+    if not metrics:
+        return []
+
+    def cells(row: Row) -> list[Cell]:
+        made = []
+        for metric in metrics:
+            numbers = [row.number(test, metric) for test, other in told if other == metric]
+            values = [number.value for number in numbers if number is not None and number.value is not None]
+            worst = max if metric in LOWER_IS_BETTER else min
+            for reduce in (fmean, worst):
+                made.append(drawn(Number(value=reduce(values) if values else None), metric))
+        return made
+
+    names = [f"{which} {heading(metric)}" for metric in metrics for which in ("Mean", "Worst")]
+    return [
+        Table(
+            title="Real or fake, and false alarms",
+            note=f"Mean and worst over {len(board.tests)} test slices.",
+            columns=(*START, *map(Column, names)),
+            groups=down(board, cells, [""] * len(names)),
+        )
+    ]
 
 
 def _cost(board: Board) -> Table:
@@ -321,7 +316,7 @@ def _cost(board: Board) -> Table:
         ]
 
     columns = (
-        *_START,
+        *START,
         Column("Title", False),
         Column("Parameters"),
         Column("Fit, s"),
@@ -329,7 +324,7 @@ def _cost(board: Board) -> Table:
         Column("Measured on", False),
         Column("Paper", False),
     )
-    return Table(title="Methods", columns=columns, groups=_grouped(board, cells, [""] * 6))
+    return Table(title="Methods", columns=columns, groups=down(board, cells, [""] * 6))
 
 
 def _unranked(board: Board) -> list[Table]:
@@ -338,8 +333,8 @@ def _unranked(board: Board) -> list[Table]:
     for row in board.placed("unranked"):
         record = row.record
         seed = Cell(str(record.seed) if record.method.fits else NOTHING)
-        value = _cell(row.primary, board.asked.primary, full)
-        rows.append((_identity(board, row)[1], seed, Cell(record.status), value, Cell(row.reason)))
+        value = drawn(row.primary, board.asked.primary, full)
+        rows.append((identity(board, row)[1], seed, Cell(record.status), value, Cell(row.reason)))
     columns = (
         Column("Method", False),
         Column("Seed"),
@@ -358,13 +353,13 @@ def _reported(board: Board) -> list[Table]:
     reported = board.protocol.reported
     present = {metric for line in reported for metric in line.values}
     metrics = [m for m in board.asked.metrics if m in present] + sorted(present - set(board.asked.metrics))
-    for start, part in enumerate(_parts(metrics, WIDEST - 3)):
+    for start, part in enumerate(parts(metrics, WIDEST - 3)):
         rows = tuple(
             (
                 Cell(clean(line.method)),
                 Cell(clean(line.test)),
                 Cell(clean(line.source)),
-                *(_cell(Number(value=line.values.get(metric)), metric) for metric in part),
+                *(drawn(Number(value=line.values.get(metric)), metric) for metric in part),
             )
             for line in reported
         )

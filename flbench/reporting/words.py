@@ -11,11 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from flbench.protocol import LOWER_IS_BETTER, METRICS, Protocol
+from flbench.condition import KINDS
+from flbench.protocol import LOWER_IS_BETTER, METRICS, Category, FitSlice, Protocol
 from flbench.record import Record, Value
+from flbench.reporting.conditions import families, kinds, phrase
 
 NOTHING = "–"
-TITLES: Mapping[str, str] = {**METRICS, "tpr": "TPR", "tnr": "TNR", "false_alarm": "False alarm"}
+TITLES: Mapping[str, str] = METRICS
+IMAGE_METRICS = ("acc", "auroc")
+"""Metrics that count fakes and real photos alike."""
+PHOTO_METRICS = ("tnr", "false_alarm")
+"""Metrics that count real photos only."""
 DEFINITIONS: Mapping[str, str] = {
     "acc": "share of images, real and fake, called right at a score of 0.5",
     "coss": "cosine of the predicted and the true map; 1 if both are zero, 0 if one is",
@@ -23,6 +29,10 @@ DEFINITIONS: Mapping[str, str] = {
     "ssim": "mean structural similarity, 7 × 7 uniform window, data range 1",
     "mae": "mean absolute difference of the maps",
     "auroc": "area under the ROC curve of the image scores, real against fake",
+    "f1": "harmonic mean of precision and recall over pixels; marked from 0.5, true from 0.1; mean over fakes",
+    "iou": "pixels both marked (from 0.5) and true (from 0.1) among those that are either; mean over fakes",
+    "pixel_auroc": "area under the ROC curve of an image's pixels, true from 0.1; mean over fakes",
+    "pixel_ap": "average precision of an image's pixels, true from 0.1; mean over fakes",
     "tpr": "share of fakes called fake",
     "tnr": "share of real photos called real",
     "false_alarm": "mean share of a real photo's pixels with a fakeness of at least 0.5",
@@ -87,7 +97,7 @@ def link(text: str) -> str:
 
 def arrow(metric: str) -> str:
     """Return the direction in which a metric is better."""
-    return "↓" if metric in LOWER_IS_BETTER or metric == "false_alarm" else "↑"
+    return "↓" if metric in LOWER_IS_BETTER else "↑"
 
 
 def heading(metric: str) -> str:
@@ -114,6 +124,16 @@ def full(number: Number | None, metric: str) -> str:
     if number is None or number.value is None or number.low is None or number.high is None or number.std is not None:
         return text
     return f"{text} [{_short(number.low, metric)}, {_short(number.high, metric)}]"
+
+
+def share(number: Number | None) -> str:
+    """Return γ with its interval, `97.3 % [95.1, 98.8]`; over seeds `97.3 % ± 1.2`; "" if it is undefined."""
+    if number is None or number.value is None:
+        return ""
+    text = f"{number.value:.1f} %"
+    if number.std is not None:
+        return f"{text} ± {number.std:.1f}"
+    return text if number.low is None or number.high is None else f"{text} [{number.low:.1f}, {number.high:.1f}]"
 
 
 def _fixed(value: float, metric: str) -> str:
@@ -184,6 +204,8 @@ def command(record: Record, seeds: Sequence[int]) -> str:
         words += ["--map", f"{old}={info.mapping[old]}"]
     if info.region == "difference":
         words += ["--region", "difference"]
+    for condition in info.added:
+        words += ["--condition", condition]
     if info.missing:
         words.append("--allow-missing")
     return " ".join(shlex.quote(clean(word)) for word in words)
@@ -205,29 +227,23 @@ def listing(words: Sequence[str], *, last: str = "and") -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}" if words else ""
 
 
-def describe(protocol: Protocol, *, region: str = "parsing") -> list[tuple[str, str]]:
+def describe(
+    protocol: Protocol, *, region: str = "parsing", conditions: Sequence[str] | None = None
+) -> list[tuple[str, str]]:
     """Say a protocol in words: pairs of a short label and a sentence, for the head of a board.
 
     Args:
         protocol: The protocol, mapped if the runs were.
         region: Where regions came from, "parsing" or "difference".
+        conditions: Conditions that ran; None for the protocol's.
     """
     scoring = protocol.scoring
-    people = {"disjoint": "real photos of other people", "paired": "the real photos of the same people"}
-    fits = [f"{f.name} (fakes of {listing(f.categories)}; {people[f.people]})" for f in protocol.fit]
-    images = [TITLES[m] for m in scoring.metrics if m in ("acc", "auroc")]
-    maps = [TITLES[m] for m in scoring.metrics if m not in ("acc", "auroc")]
-    reals = "as many as fakes in each slice, chosen by a fixed hash order"
-    if scoring.reals == "all":
-        reals = "every real photo of the test split"
-    counts = f"; they count for {listing(images)}" if images else ""
-    only = f"; {listing(maps)} {'is a mean' if len(maps) == 1 else 'are means'} over the fakes" if maps else ""
     size = "the data set's own size" if protocol.size == "dataset" else f"{protocol.size} × {protocol.size} pixels"
     said = [
         ("Question", protocol.question),
-        ("Fitted on", listing(fits)),
+        ("Fitted on", _fits_words(protocol.fit)),
         ("Images", f"brought to {size}; the people tested are in no training slice"),
-        ("Real photos", f"{reals}{counts}{only}"),
+        ("Real photos", _photos(protocol)),
         ("Scored over", _over(protocol, region)),
         (
             "Image score",
@@ -235,11 +251,12 @@ def describe(protocol: Protocol, *, region: str = "parsing") -> list[tuple[str, 
             "0.5 and above is called fake",
         ),
     ]
-    if len(protocol.conditions) > 1:
+    ran = protocol.conditions if conditions is None else conditions
+    if len(ran) > 1:
         truth = "the map of the undegraded fake"
         if scoring.ground_truth == "degraded":
             truth = "recomputed from the real image and the degraded fake"
-        said.append(("Conditions", f"{listing(protocol.conditions)}; ground truth: {truth}"))
+        said.append(("Conditions", f"{condition_words(ran)}; ground truth: {truth}"))
     said.append(
         (
             "Failures",
@@ -250,6 +267,77 @@ def describe(protocol: Protocol, *, region: str = "parsing") -> list[tuple[str, 
     said.append(("Paper", protocol.paper))
     said += [("Note", note) for note in protocol.notes]
     return [(label, " ".join(sentence.split())) for label, sentence in said if sentence]
+
+
+def condition_words(conditions: Sequence[str]) -> str:
+    """Return conditions in words and native units: `clean; JPEG (quality 90 and 50); Disorganized`."""
+    said = ["clean"]
+    for family in families(conditions):
+        if family.axis:
+            said.append(f"{family.title} ({family.axis} {listing([f'{value:g}' for value in family.values])})")
+        else:
+            said += [phrase(name) for name in family.names]
+    return "; ".join(said)
+
+
+def condition_definitions(conditions: Sequence[str]) -> list[tuple[str, str]]:
+    """Return pairs of a degradation's name and what it does to an image."""
+    return [(f"{KINDS[kind].title} ({kind})", KINDS[kind].sentence) for kind in kinds(conditions)]
+
+
+def _fits_words(fits: Sequence[FitSlice]) -> str:
+    """Say training slices; those called after their one category share a sentence."""
+    alike: dict[str, list[str]] = {}
+    said = []
+    for fit in fits:
+        if len(fits) > 1 and fit.categories == (fit.name,):
+            alike.setdefault(_taught(fit), []).append(fit.name)
+        else:
+            said.append(f"{fit.name} (fakes of {categories(fit.categories)}; {_taught(fit)})")
+    return listing([*(f"{listing(names)} (each: its fakes; {how})" for how, names in alike.items()), *said])
+
+
+def _taught(fit: FitSlice) -> str:
+    """Say what a fit learns beside its fakes, and how."""
+    people = {"disjoint": "real photos of other people", "paired": "the real photos of the same people"}
+    said = [people[fit.people]]
+    if fit.per_category is not None:
+        said.append(f"equally many fakes of each category, at most {fit.per_category:,}")
+    if fit.binarised is not None:
+        said.append(f"maps thresholded at {fit.binarised:g}")
+    return "; ".join(said)
+
+
+def categories(names: Sequence[str]) -> str:
+    """Return categories as one speaks; more than four by generator, `stgan: bald, smile; icgan: bald`."""
+    if len(names) <= 4:
+        return listing(names)
+    by_generator: dict[str, list[str]] = {}
+    for name in names:
+        category = Category.parse(name)
+        by_generator.setdefault(category.generator, []).append(category.attribute)
+    return "; ".join(f"{generator}: {', '.join(attributes)}" for generator, attributes in by_generator.items())
+
+
+def _photos(protocol: Protocol) -> str:
+    """Say which real photos there are, and what counts what."""
+    metrics = protocol.scoring.metrics
+    both, photos = ([TITLES[m] for m in metrics if m in group] for group in (IMAGE_METRICS, PHOTO_METRICS))
+    fakes = [TITLES[m] for m in metrics if m not in (*IMAGE_METRICS, *PHOTO_METRICS)]
+    reals = "as many as fakes in each slice, chosen by a fixed hash order"
+    if protocol.scoring.reals == "all":
+        reals = "every real photo of the test split"
+    said = []
+    if any(test.photos == "same" for test in protocol.test):
+        said.append(reals)
+    others = [test.name for test in protocol.test if test.photos == "other"]
+    if others:
+        said.append(f"{listing(others)}: every photo of other databases than those fitted on, and no fake")
+    if both or photos:
+        said.append(f"they count for {listing([*both, *photos])}")
+    if fakes:
+        said.append(f"{listing(fakes)} {'is a mean' if len(fakes) == 1 else 'are means'} over the fakes")
+    return "; ".join(said)
 
 
 def _over(protocol: Protocol, region: str) -> str:
