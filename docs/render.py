@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
 from flbench.cli import main
+from flbench.protocol import METRICS
+from flbench.registry import find_protocol, protocols
+from flbench.reporting.words import describe
 from flbench.synthetic.datasheet import datasheet
 from flbench.synthetic.profiles import OFFERED
 
@@ -31,6 +34,34 @@ def contexts(context: click.Context) -> Iterator[click.Context]:
             yield from contexts(click.Context(command, parent=context, info_name=name))
 
 
+def protocol_pages() -> str:
+    """Return every protocol in words, with the paper's numbers."""
+    parts = ["# Protocols\n\nMade from `protocols/*.toml` by `make docs`.\n"]
+    for name in protocols():
+        protocol = find_protocol(name)
+        parts.append(f"## {protocol.title}\n\n`{name}`, version {protocol.version}\n")
+        parts.append("".join(f"- **{label}**: {sentence}\n" for label, sentence in describe(protocol)))
+        slices = [
+            (test.name, test.fit, ", ".join(test.categories) or "photos of other databases") for test in protocol.test
+        ]
+        parts.append(rows(("Test slice", "Fit", "Fakes of"), slices))
+        if protocol.reported:
+            metrics = [metric for metric in METRICS if any(metric in line.values for line in protocol.reported)]
+            heads = ("As reported by the paper", "Tested on", "Source", *(METRICS[metric] for metric in metrics))
+            reported = [
+                (line.method, line.test, line.source, *(line.values.get(metric, "–") for metric in metrics))
+                for line in protocol.reported
+            ]
+            parts.append(rows(heads, reported))
+    return "\n".join(parts)
+
+
+def rows(heads: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    """Return a markdown table."""
+    table = [heads, ["---"] * len(heads), *lines]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in table)
+
+
 def synthfaces() -> str:
     """Return the datasheet of the embedded data set, with the pictures that `flbench data report` drew of it."""
     parts = [datasheet().rstrip(), "", "## What it looks like", ""]
@@ -42,7 +73,7 @@ def synthfaces() -> str:
     return "\n".join(parts)
 
 
-PAGES = {"commands.md": commands, "synthfaces.md": synthfaces}
+PAGES = {"commands.md": commands, "protocols.md": protocol_pages, "synthfaces.md": synthfaces}
 
 if __name__ == "__main__":
     for name, render in PAGES.items():

@@ -60,7 +60,12 @@ def _unexpected(error: Exception) -> FlbenchError:
 
 _job_options: list[Callable[[Command], Command]] = [
     click.option(
-        "--method", "-m", "methods", multiple=True, required=True, metavar="NAME[:VARIANT]", help="Method; repeatable."
+        "--method",
+        "-m",
+        "methods",
+        multiple=True,
+        metavar="NAME[:VARIANT]",
+        help="Method; repeatable; all; default: those that the protocol's table compares.",
     ),
     click.option(
         "--protocol",
@@ -69,28 +74,24 @@ _job_options: list[Callable[[Command], Command]] = [
         multiple=True,
         required=True,
         metavar="NAME|FILE.toml",
-        help="Protocol; repeatable.",
+        help="Protocol; repeatable; all.",
+    ),
+    click.option(
+        "--condition",
+        "-c",
+        "conditions",
+        multiple=True,
+        metavar="KIND-SEVERITY",
+        help="Test under a degradation too: jpeg-50, blur-5, noise-0.01, lowres-2+jpeg-50; repeatable; recorded.",
     ),
     shared.data,
     shared.profile,
     shared.study,
     click.option("--seed", "seeds", multiple=True, default=("0",), show_default=True, help="Seeds of the fits: 0,1,2."),
     click.option("--set", "given", multiple=True, metavar="OPTION=VALUE", help="Option of the methods; repeatable."),
-    click.option(
-        "--map",
-        "mapping",
-        multiple=True,
-        metavar="OLD=NEW",
-        help="Use another generator (stgan=stargan) or category (stgan/smile=stargan/age); recorded.",
-    ),
+    shared.mapping,
     click.option("--allow-missing", is_flag=True, help="Run the test slices the data set has, and mark the record."),
-    click.option(
-        "--region",
-        type=click.Choice(["parsing", "difference"]),
-        default="parsing",
-        show_default=True,
-        help="Where regions come from; 'difference' (pixels above 0.1, dilated) needs no parsing maps; recorded.",
-    ),
+    shared.region,
     click.option("--max-steps", type=click.IntRange(min=1), help="Stop fits after so many steps: for a quick trial."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: every core."),
@@ -116,7 +117,8 @@ def _plan(options: Mapping[str, Any], *, references: bool) -> Any:
     names = shared.split(options["methods"])
     if "all" in names:
         names = [entry.name for entry in methods().values() if not entry.reference and not entry.broken]
-    asked = list(protocols()) if "all" in shared.split(options["protocols"]) else shared.split(options["protocols"])
+    everything = "all" in shared.split(options["protocols"])
+    asked = list(protocols()) if everything else shared.split(options["protocols"])
     given = {key: shared.value_of(value) for key, value in shared.pairs_of(options["given"], "--set").items()}
     chosen = [choose_method(name, given) for name in names]
     found = [find_protocol(name) for name in asked]
@@ -125,10 +127,11 @@ def _plan(options: Mapping[str, Any], *, references: bool) -> Any:
         allow_missing=options["allow_missing"],
         region=options["region"],
         cap=options["max_steps"],
+        conditions=tuple(shared.split(options["conditions"])),
     )
     with console.progress() as progress:
         dataset = jobs.open_dataset(options["data"], options["profile"], progress=progress)
-    plan = jobs.plan_run(dataset, found, chosen, seeds, request, references=references)
+    plan = jobs.plan_run(dataset, found, chosen, seeds, request, references=references, lenient=everything)
     machine = jobs.Machine(device=options["device"], threads=options["threads"], wait=options["wait"])
     return found, plan, machine
 
@@ -151,17 +154,27 @@ def main() -> None:
 
 @main.command()
 @_job
-def run(study: Path, as_json: bool, **options: Any) -> None:
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, and how long it takes by what is known.")
+def run(study: Path, as_json: bool, dry_run: bool, **options: Any) -> None:
     """Fit what must be fitted, test it, and show the table.
 
-    What is done is never done again: stop at any time, run the same command again, and it goes on. Reference rows
-    (zeros, ones, the mean map, the oracle) stand in every table. The data set is made on first use.
+    What is done is never done again: stop at any time, run the same command again, and it goes on. Protocols share
+    fits and predictions. Reference rows (zeros, ones, the mean map, the oracle) stand in every table. The data set is
+    made on first use.
     """
     from flbench import jobs
+    from flbench.reporting.study_figures import draw_boards
     from flbench.study import Study
 
     protocols, plan, machine = _plan(options, references=True)
     store = Study(study)
+    estimate = jobs.estimate_run(plan, store, machine)
+    if dry_run and as_json:
+        console.json_out(console.plain_plan(plan, estimate))
+        return
+    console.plan(plan, estimate)
+    if dry_run:
+        return
     with console.watch(plan, store) as watch:
         outcome = jobs.carry_out(plan, store, machine, watch)
     if as_json:
@@ -171,6 +184,9 @@ def run(study: Path, as_json: bool, **options: Any) -> None:
             mine = [r for r in outcome.records if r.protocol.fingerprint == protocol.fingerprint]
             console.results(mine, protocol, store)
         console.files("panel", outcome.panels.values())
+        with console.progress() as progress:
+            drawn = draw_boards(outcome.records, {p.name: p for p in protocols}, store, progress=progress)
+        console.files("figure", drawn)
     console.judge(outcome.records, outcome.missing)
     unfinished = [record for record in outcome.records if record.status not in ("ok", "skipped")]
     asked = [record for record in outcome.records if not record.method.reference]
@@ -226,10 +242,18 @@ def list_(what: str, as_json: bool) -> None:
 @shared.study
 @shared.as_json
 def show(name: str, study: Path, as_json: bool) -> None:
-    """Show one method, protocol, data set made by code, or cell of a study in full."""
+    """Show one method, protocol, data set made by code, or cell of a study in full; or the metric conventions."""
     from flbench.registry import dataset_makers, find_protocol, load_maker, methods, protocols
     from flbench.study import Study
 
+    if name == "conventions":
+        from flbench.scoring.conventions import AXES, CONVENTIONS
+
+        if as_json:
+            console.json_out({"axes": AXES, "conventions": CONVENTIONS})
+        else:
+            console.conventions(AXES, CONVENTIONS)
+        return
     base = name.partition(":")[0]
     if base in methods():
         entry = methods()[base]
@@ -274,6 +298,38 @@ def publish(study: Path, into: Path, check: bool, as_json: bool) -> None:
         console.files("differs" if check else "written", changed)
     if check and changed:
         raise FlbenchError(f"{len(changed)} boards differ from what the records give", hint="run: flbench publish")
+
+
+@main.command()
+@shared.study
+@click.option("--data", default="", help="Data set whose records count, as synthfaces-mini; default: the only one.")
+@shared.mapping
+@shared.region
+@click.option("--file", type=click.Path(dir_okay=False), default="", help="TOML file of claims; default: the paper's.")
+@click.option("--into", type=click.Path(path_type=Path, dir_okay=False), help="Also write it into this markdown file.")
+@shared.as_json
+def claims(
+    study: Path, data: str, mapping: tuple[str, ...], region: str, file: str, into: Path | None, as_json: bool
+) -> None:
+    """Hold the paper's findings against the records of a study: holds, does not hold, or undecided.
+
+    Each finding is an inequality between measured values; its verdict comes from the 95 % interval of a bootstrap over
+    people. A finding whose records are not there is not measured, and the command that measures it is named. With --map
+    or --region, runs with the same options count, and no others.
+    """
+    from flbench import jobs
+    from flbench.reporting.claim_tables import claim_tables
+    from flbench.reporting.claims import claims_document, commands
+
+    with console.progress() as progress:
+        swapped = shared.pairs_of(mapping, "--map")
+        verdicts = jobs.judge_claims(study, file, data, mapping=swapped, region=region, into=into, progress=progress)
+    if as_json:
+        console.json_out(claims_document(verdicts))
+    else:
+        console.show(claim_tables(verdicts))
+        console.commands(commands(verdicts))
+        console.files("written", [into] if into else [])
 
 
 @main.command()

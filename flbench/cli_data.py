@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,36 +39,67 @@ def make(name: str, profile: str, finish: bool, workers: int | None) -> None:
 
 @data.group("import")
 def import_() -> None:
-    """Import fakes of one's own."""
+    """Import photos and fakes of one's own."""
+
+
+_import_options = [
+    click.option("--real", required=True, type=click.Path(path_type=Path), help="Folder of photos."),
+    click.option("--database", required=True, help="Where the photos are from, such as celeba."),
+    click.option(
+        "--parsing", type=click.Path(path_type=Path), help="Folder of the photos' parsing maps (CelebAMask-HQ)."
+    ),
+    click.option("--identities", type=click.Path(path_type=Path), help="CSV with the columns image and identity."),
+    click.option("--fractions", default="0.7,0.1,0.2", show_default=True, help="Shares of train, valid and test."),
+    click.option("--seed", default=0, show_default=True, help="Seed of the split."),
+    click.option("--licence", default="", help="Licence of the images."),
+    click.option("--into", required=True, type=click.Path(path_type=Path), help="Data set; made if it does not exist."),
+    shared.as_json,
+]
+
+
+def _imports(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of every import."""
+    for option in reversed(_import_options):
+        command = option(command)
+    return command
+
+
+def _shares(fractions: str) -> tuple[float, float, float]:
+    try:
+        train, valid, test = (float(share) for share in fractions.split(","))
+    except ValueError:
+        raise UsageError("--fractions takes three numbers, such as 0.7,0.1,0.2") from None
+    return train, valid, test
 
 
 @import_.command()
-@click.option("--real", required=True, type=click.Path(path_type=Path), help="Folder of photos.")
 @click.option("--fake", required=True, type=click.Path(path_type=Path), help="Folder of fakes with the photos' names.")
 @click.option("--generator", required=True, help="What made the fakes, such as stargan.")
 @click.option("--attribute", required=True, help="What was edited, such as black_hair; 'entire' for whole faces.")
-@click.option("--database", required=True, help="Where the photos are from, such as celeba.")
-@click.option("--parsing", type=click.Path(path_type=Path), help="Folder of the photos' parsing maps (CelebAMask-HQ).")
 @click.option("--fake-parsing", type=click.Path(path_type=Path), help="Folder of the fakes' parsing maps.")
-@click.option("--identities", type=click.Path(path_type=Path), help="CSV with the columns image and identity.")
-@click.option("--fractions", default="0.7,0.1,0.2", show_default=True, help="Shares of train, valid and test.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the split.")
-@click.option("--licence", default="", help="Licence of the images.")
 @click.option("--replace", is_flag=True, help="Replace the category if the data set has it.")
-@click.option("--into", required=True, type=click.Path(path_type=Path), help="Data set; made if it does not exist.")
-@shared.as_json
+@_imports
 def pairs(fractions: str, as_json: bool, **options: Any) -> None:
     """Import photos and their fakes, paired by file name; repeat it to add categories to a data set."""
     from flbench.data.importers import import_pairs
 
-    try:
-        shares = tuple(float(share) for share in fractions.split(","))
-    except ValueError:
-        raise UsageError("--fractions takes three numbers, such as 0.7,0.1,0.2") from None
-    if len(shares) != 3:
-        raise UsageError("--fractions takes three numbers, such as 0.7,0.1,0.2")
+    shares = _shares(fractions)
     with console.progress() as progress:
         report = import_pairs(**options, fractions=shares, progress=lambda done, total: progress("import", done, total))
+    console.json_out(report._asdict()) if as_json else console.import_report(report)
+
+
+@import_.command()
+@_imports
+def photos(fractions: str, as_json: bool, **options: Any) -> None:
+    """Import photos without fakes, such as those of another database, on which false alarms are counted."""
+    from flbench.data.importers import import_photos
+
+    shares = _shares(fractions)
+    with console.progress() as progress:
+        report = import_photos(
+            **options, fractions=shares, progress=lambda done, total: progress("import", done, total)
+        )
     console.json_out(report._asdict()) if as_json else console.import_report(report)
 
 

@@ -20,7 +20,7 @@ from rich.text import Text
 from flbench.errors import DataError, FlbenchError
 from flbench.protocol import Protocol
 from flbench.record import Record
-from flbench.reporting import cards
+from flbench.reporting import cards, plans
 from flbench.reporting.tables import Cell, Table
 from flbench.reporting.words import seconds
 from flbench.streams import PIPE_WIDTH, Stream, err, out, printable
@@ -32,12 +32,14 @@ if TYPE_CHECKING:
     from flbench.data.importers import Report
     from flbench.data.inspection import Finding
     from flbench.data.parsing import Filled
+    from flbench.engine.costs import Estimate
     from flbench.engine.plan import Plan
     from flbench.registry import MethodEntry
     from flbench.study import Study
 
 _NAMED = 10
 _COLOURS = {"ok": "green", "partial": "yellow", "failed": "red", "skipped": "cyan", "broken": "red", "missing": "red"}
+_COLOURS |= {"holds": "green", "does not hold": "red", "undecided": "yellow", "not measured": "cyan"}
 
 
 def status(word: str) -> Text:
@@ -60,14 +62,16 @@ def say(text: str, style: str = "") -> None:
 
 
 class Progress:
-    """How far stages have come: bars on a terminal, else a line at each quarter or every 10 seconds, on stderr.
+    """How far stages have come, on stderr: bars on a terminal, else a line at each quarter or every 10 seconds.
+
+    A stage of less than two seconds says nothing there: a run under many conditions has hundreds of them.
 
     Args:
         clock: Returns seconds, for tests.
     """
 
     EVERY = 10.0
-    SOON = 2.0  # a short stage tells its end only
+    SOON = 2.0
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = err()
@@ -124,7 +128,9 @@ class Progress:
 
     def _due(self, stage: str, done: int, total: int, now: float) -> bool:
         then, before = self._told[stage]
-        if done >= total or now - then >= self.EVERY:
+        if done >= total:
+            return now - self._started[stage][0] >= self.SOON or then > self._started[stage][0]
+        if now - then >= self.EVERY:
             return True
         return 4 * done // total > 4 * before // total and now - self._started[stage][0] >= self.SOON
 
@@ -159,6 +165,36 @@ def watch(plan: Plan, study: Study) -> Iterator[Callable[[Mapping[str, Any]], No
                 )
 
         yield handle
+
+
+def plan(plan: Plan, estimate: Estimate) -> None:
+    """Tell on stderr what a plan takes, before it starts: a line, and one for each protocol left out."""
+    for label, reason in plan.left_out.items():
+        say(f"left out: {label} {reason}", "yellow")
+    say(plans.plan_words(estimate), "dim")
+
+
+def plain_plan(plan: Plan, estimate: Estimate) -> dict[str, Any]:
+    """Return a plan as values that JSON knows."""
+    return {
+        "estimate": asdict(estimate),
+        "fits": [fit.id for fit in plan.fits],
+        "cells": [cell.id for cell in plan.cells],
+        "left_out": dict(plan.left_out),
+    }
+
+
+def commands(lines: Iterable[str]) -> None:
+    """Print commands on stdout as they are to be typed, under a line that says what they do."""
+    for place, line in enumerate(lines):
+        if not place:
+            out().print(Text("Measured by:", "bold"))
+        out().print(Text(printable(line)), soft_wrap=True)
+
+
+def conventions(axes: Mapping[str, str], names: Mapping[str, str]) -> None:
+    """Print what the conventions of thresholded metrics are."""
+    show(plans.convention_tables(axes, names))
 
 
 def draw(table: Table) -> Grid:
@@ -228,9 +264,10 @@ def _worded(word: str, text: str) -> None:
 
 def judge(records: Sequence[Record], missing: Sequence[str] = ()) -> None:
     """Print on stderr what a reader must not overlook: flags, and cells that are not ok."""
+    flags = dict.fromkeys(f"{r.method.name}, seed {r.seed}: {flag}" for r in records for flag in r.flags)
+    for flag in flags:
+        say(f"warning: {flag}", "yellow")
     for record in records:
-        for flag in record.flags:
-            say(f"warning: {record.method.name}, seed {record.seed}: {flag}", "yellow")
         if record.status != "ok":
             say(f"{record.status}: {record.cell}: {record.reason}", _COLOURS[record.status])
     for cell in missing:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 from flbench.data.dataset import Dataset, read_dataset
 from flbench.data.parsers import FolderParser, OnnxParser, Parser, parser_from
 from flbench.data.parsing import Filled, fill_parsing
+from flbench.engine import costs
 from flbench.engine.local import run_plan, usable_cores
-from flbench.engine.plan import Plan, Request, make_plan
+from flbench.engine.plan import Plan, Request, make_plan, prepare
 from flbench.errors import UsageError, suggest
 from flbench.files import write_json, write_text
 from flbench.protocol import Protocol
 from flbench.record import Record
-from flbench.registry import MethodChoice, dataset_makers, load_maker, load_parser, reference_methods
-from flbench.study import GALLERY, PANEL, SCORES, Study, home
+from flbench.registry import MethodChoice, choose_method, dataset_makers, load_maker, load_parser, reference_methods
+from flbench.study import Study, home
 
 if TYPE_CHECKING:
     from flbench.reporting.agreement import Agreement
+    from flbench.reporting.claims import Verdict
+    from flbench.reporting.model import Entry
 
 Progress = Callable[[str, int, int], None]
 
@@ -187,16 +190,43 @@ def plan_run(
     request: Request,
     *,
     references: bool = True,
+    lenient: bool = False,
 ) -> Plan:
     """Plan methods on protocols, with the reference rows that stand in every table.
 
+    Args:
+        dataset: The data set.
+        protocols: What is asked.
+        methods: What is tested; none: on each protocol the methods that its table compares.
+        seeds: Seeds of the fits.
+        request: What else the user asks for.
+        references: Whether reference rows are planned too.
+        lenient: Leave out protocols that cannot run on the data set, and say so in the plan.
+
     Raises:
-        UsageError: A protocol cannot run on the data set.
+        UsageError: A protocol cannot run on the data set, or names no method to run if none is given.
     """
-    chosen = {(method.name, str(method.given)): method for method in methods}
-    if references:
-        chosen |= {(method.name, str(method.given)): method for method in reference_methods()}
-    return make_plan(dataset, protocols, list(chosen.values()), seeds, request)
+    asked: list[tuple[Protocol, list[MethodChoice]]] = []
+    left_out: dict[str, str] = {}
+    for protocol in protocols:
+        try:
+            prepare(protocol, dataset, request)
+        except UsageError as error:
+            if not lenient:
+                raise
+            left_out[protocol.label] = error.message.removeprefix(f"{protocol.label} ")
+            continue
+        chosen = list(methods) or [choose_method(name) for name in protocol.methods]
+        if not chosen and references:
+            raise UsageError(f"{protocol.label} names no methods to run", hint="name some with --method")
+        asked.append((protocol, _without_doubles([*chosen, *(reference_methods() if references else [])])))
+    if protocols and not asked:
+        raise UsageError(f"no protocol can run on {dataset.label}: {' '.join(next(iter(left_out.items())))}")
+    return replace(make_plan(dataset, asked, seeds, request), left_out=left_out)
+
+
+def _without_doubles(methods: Sequence[MethodChoice]) -> list[MethodChoice]:
+    return list({(method.name, str(method.given)): method for method in methods}.values())
 
 
 def carry_out(plan: Plan, study: Study, machine: Machine, watch: Callable[[Mapping[str, Any]], None]) -> Outcome:
@@ -206,7 +236,12 @@ def carry_out(plan: Plan, study: Study, machine: Machine, watch: Callable[[Mappi
         FlbenchError: A unit could not be carried out; what is finished is kept.
     """
     threads = machine.threads or usable_cores()
-    run_plan(plan, study, device=machine.device, threads=threads, wait=machine.wait, watch=watch)
+    try:
+        run_plan(plan, study, device=machine.device, threads=threads, wait=machine.wait, watch=watch)
+    finally:
+        costs.remember(plan, study, home())
+    from flbench.reporting.study_figures import draw_panels
+
     records = {cell.id: study.record(cell.id) for cell in plan.cells}
     found = [record for record in records.values() if record is not None]
     return Outcome(
@@ -216,20 +251,10 @@ def carry_out(plan: Plan, study: Study, machine: Machine, watch: Callable[[Mappi
     )
 
 
-def draw_panels(records: Sequence[Record], study: Study) -> dict[str, Path]:
-    """Draw the panel of every ranked method that has none yet, and return where all of them are."""
-    panels = {}
-    for record in records:
-        folder = study.cell_folder(record.cell)
-        if record.method.reference or not (folder / GALLERY).is_file():
-            continue
-        panel = folder / PANEL
-        if not panel.is_file() or panel.stat().st_mtime < (folder / GALLERY).stat().st_mtime:
-            from flbench.reporting.figures import panel as draw
-
-            draw(folder / GALLERY, panel, f"{record.method.name} · {record.protocol.name} · {record.dataset.name}")
-        panels[record.cell] = panel
-    return panels
+def estimate_run(plan: Plan, study: Study, machine: Machine) -> costs.Estimate:
+    """Say how much of a plan is left and, from what was measured here before, how long it will take."""
+    where = costs.place(machine.device, machine.threads or usable_cores())
+    return costs.estimate(plan, study, where, home())
 
 
 def publish_boards(study: Path, into: Path, *, check: bool = False) -> list[Path]:
@@ -273,25 +298,18 @@ def compare_data(
     from flbench import registry
     from flbench.reporting.agreement import agreements
     from flbench.reporting.agreement_tables import agreement_markdown
-    from flbench.reporting.model import Entry
 
     asked = [registry.find_protocol(name) for name in protocols]
     known = {name: registry.find_protocol(name) for name in registry.protocols()}
     known |= {protocol.name: protocol for protocol in asked}
     names = {protocol.name for protocol in asked}
-    store = Study(study)
-    records = [record for record in store.records() if not names or record.protocol.name in names]
-    if not records:
+    kept = _entries(study, names or None)
+    if not kept:
         of = f" of {', '.join(sorted(names))}" if names else ""
         raise UsageError(f"{study} has no record{of} to compare", hint="flbench run --method ... --protocol ...")
-    kept = [(store.cell_folder(record.cell) / SCORES).is_file() for record in records]
-    entries = [
-        Entry(record=record, scores=store.scores(record.cell) if there else None)
-        for record, there in zip(records, kept, strict=True)
-    ]
-    found = agreements(entries, known, progress=progress)
+    found = agreements(kept, known, progress=progress)
     if not found:
-        there = sorted({f"{record.protocol.name} on {record.dataset.name}" for record in records})
+        there = sorted({f"{e.record.protocol.name} on {e.record.dataset.name}" for e in kept})
         raise UsageError(
             f"no protocol has records on two data sets, only {', '.join(there)}",
             hint="run the same protocol with --data A and --data B first",
@@ -302,3 +320,51 @@ def compare_data(
     if into is not None:
         write_text(into, agreement_markdown(found))
     return found
+
+
+def judge_claims(
+    study: Path,
+    file: str = "",
+    data: str = "",
+    *,
+    mapping: Mapping[str, str] | None = None,
+    region: str = "parsing",
+    into: Path | None = None,
+    progress: Progress | None = None,
+) -> list[Verdict]:
+    """Hold claims against the records of a study on one data set.
+
+    Args:
+        study: Its folder.
+        file: TOML file of claims; "" for those that ship.
+        data: Name of the data set; "" if the study has records of one only.
+        mapping: Categories that were put in place of the protocols' own; runs without do not count then.
+        region: Where regions came from, as for a run.
+        into: Markdown file to write; None writes nothing.
+        progress: Called with stage, done and total.
+
+    Raises:
+        UsageError: No data set is named, and there are records of none or of several.
+        DataError: The per-image scores of a cell are damaged.
+        RunError: The file cannot be written.
+    """
+    from flbench import registry
+    from flbench.reporting.claim_tables import claims_markdown
+    from flbench.reporting.claims import Terms, judge
+
+    claims = registry.find_claims(file)
+    known = {name: registry.find_protocol(name) for name in registry.protocols()}
+    kept = _entries(study, set(claims.protocols))
+    terms = Terms(tuple(sorted((mapping or {}).items())), region)
+    verdicts = judge(claims, kept, known, data=data, terms=terms, progress=progress)
+    if into is not None:
+        write_text(into, claims_markdown(verdicts))
+    return verdicts
+
+
+def _entries(study: Path, protocols: Container[str] | None = None) -> list[Entry]:
+    """Return the records of a study with their per-image scores, where there are some."""
+    from flbench.reporting.study_figures import entries
+
+    store = Study(study)
+    return entries(store, [r for r in store.records() if protocols is None or r.protocol.name in protocols])

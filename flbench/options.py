@@ -73,3 +73,17 @@ study = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of fits, cells and records.",
 )
+mapping = click.option(
+    "--map",
+    "mapping",
+    multiple=True,
+    metavar="OLD=NEW",
+    help="Use another generator (stgan=stargan) or category (stgan/smile=stargan/age); recorded.",
+)
+region = click.option(
+    "--region",
+    type=click.Choice(["parsing", "difference"]),
+    default="parsing",
+    show_default=True,
+    help="Where regions come from; 'difference' (pixels above 0.1, dilated) needs no parsing maps; recorded.",
+)
