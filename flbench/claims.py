@@ -17,15 +17,14 @@ A check is `left >= factor * right + offset` for each of its metrics; `relation 
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from flbench.condition import CLEAN, parse_condition
+from flbench.documents import read_document
 from flbench.errors import UsageError, suggest
 from flbench.protocol import METRICS, Protocol
 
@@ -218,69 +217,4 @@ def read_claims(path: Path) -> Claims:
     Raises:
         UsageError: The file is missing, not TOML, has an unknown key or a value that cannot be; names file and line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        document = tomllib.loads(text)
-    except OSError as error:
-        raise UsageError(f"claims {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"claims {path.name} are not valid TOML: {error}") from error
-    try:
-        return Claims.model_validate(document)
-    except ValidationError as error:
-        raise UsageError(_explain(error, path, text)) from error
-
-
-_OWNERS: Mapping[str, type[BaseModel]] = {"claim": Claim, "check": Check, "left": Quantity, "right": Quantity}
-
-
-def _explain(error: ValidationError, path: Path, text: str) -> str:
-    """Turn pydantic's complaints into one line with the line number of the key; an unknown key comes first."""
-    first = min(error.errors(), key=lambda complaint: complaint["type"] != "extra_forbidden")
-    keys = [part for part in first["loc"] if isinstance(part, str)]
-    number = line_of(text, first["loc"])
-    where = f"{path.name}, line {number}" if number else path.name
-    name = ".".join(keys)
-    if first["type"] == "extra_forbidden":
-        owner = _OWNERS.get(keys[-2], Claims) if len(keys) > 1 else Claims
-        return f"{where}: unknown key {name!r}, {suggest(keys[-1], list(owner.model_fields))}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {name + ': ' if name else ''}{message}"
-
-
-_HEADER = re.compile(r"(\[\[?)\s*([\w.-]+)\s*\]\]?\s*(?:#.*)?$")
-_KEY = re.compile(r"([\w-]+)\s*=")
-
-
-def line_of(text: str, place: tuple[str | int, ...]) -> int | None:
-    """Return the line of a TOML document that a path of keys and positions leads to, or the nearest above it.
-
-    Args:
-        text: The document.
-        place: Path as pydantic tells it, such as `("claim", 2, "check", 0, "left", "test")`; tables of an array are
-            counted from 0, and the keys of an inline table stand on its line.
-
-    Returns:
-        The line, from 1; None if not even the first key is found.
-    """
-    last: dict[tuple[str | int, ...], int] = {}
-    section: tuple[str | int, ...] = ()
-    best: tuple[int, int | None] = (0, None)
-    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
-        if header := _HEADER.match(line):
-            section = ()
-            names = header[2].split(".")
-            for depth, name in enumerate(names, 1):
-                section = (*section, name)
-                if header[1] == "[[" and depth == len(names):
-                    last[section] = last.get(section, -1) + 1
-                if section in last:
-                    section = (*section, last[section])
-            node = section
-        elif key := _KEY.match(line):
-            node = (*section, key[1])
-        else:
-            continue
-        if len(node) > best[0] and place[: len(node)] == node:
-            best = len(node), number
-    return best[1]
+    return read_document(path, Claims, "claims")

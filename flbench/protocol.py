@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from flbench.condition import CLEAN, parse_condition
+from flbench.documents import read_document
 from flbench.errors import UsageError, suggest
 
 METRICS: Mapping[str, str] = {
@@ -284,35 +284,4 @@ def read_protocol(path: Path) -> Protocol:
     Raises:
         UsageError: The file is missing, not TOML, has an unknown key or a value that cannot be; names file and line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        document = tomllib.loads(text)
-    except OSError as error:
-        raise UsageError(f"protocol {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"protocol {path.name} is not valid TOML: {error}") from error
-    try:
-        return Protocol.model_validate(document)
-    except ValidationError as error:
-        raise UsageError(_explain(error, path, text)) from error
-
-
-def _explain(error: ValidationError, path: Path, text: str) -> str:
-    """Turn pydantic's complaints into one line with the line number of the key; an unknown key comes first."""
-    first = min(error.errors(), key=lambda complaint: complaint["type"] != "extra_forbidden")
-    keys = [str(part) for part in first["loc"] if isinstance(part, str)]
-    key = keys[-1] if keys else ""
-    number = next((n for n, line in enumerate(text.splitlines(), 1) if key and line.strip().startswith(key)), None)
-    where = f"{path.name}, line {number}" if number else path.name
-    name = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        parts: dict[str, type[BaseModel]] = {
-            "fit": FitSlice,
-            "test": TestSlice,
-            "scoring": Scoring,
-            "reported": Reported,
-        }
-        owner = parts.get(keys[0], Protocol) if len(keys) > 1 else Protocol
-        return f"{where}: unknown key {name!r}, {suggest(key, list(owner.model_fields))}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {name + ': ' if name else ''}{message}"
+    return read_document(path, Protocol, "protocol")

@@ -17,7 +17,7 @@ MODULES = sorted([*ROOT.glob("flbench/**/*.py"), *ROOT.glob("methods/**/*.py")])
 NAMES = [path.relative_to(ROOT).as_posix() for path in MODULES]
 each_module = pytest.mark.parametrize("path", MODULES, ids=NAMES)
 
-CONTRACT = ("claims", "condition", "errors", "files", "locator", "protocol", "record")
+CONTRACT = ("claims", "condition", "documents", "errors", "files", "locator", "protocol", "record")
 FLOOR = dict.fromkeys(CONTRACT, 0) | {
     "data": 1,
     "scoring": 1,

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from flbench import registry
-from flbench.claims import Check, Claims, Quantity, line_of, read_claims
+from flbench.claims import Check, Claims, Quantity, read_claims
+from flbench.documents import line_of
 from flbench.errors import UsageError
 from flbench.protocol import Protocol
 from flbench.reporting.claim_tables import checks, claim_tables, claims_markdown, described, overview
