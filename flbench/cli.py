@@ -17,6 +17,8 @@ import click
 from flbench import console
 from flbench import options as shared
 from flbench.cli_data import data
+from flbench.cli_plugins import check, new
+from flbench.cli_predict import predict
 from flbench.errors import FlbenchError, Interrupted, MethodError, PartialError, UsageError, suggest
 
 Command = Callable[..., Any]
@@ -356,7 +358,8 @@ def agree(study: Path, protocols: tuple[str, ...], into: Path | None, as_json: b
         console.files("written", [into] if into else [])
 
 
-main.add_command(data)
+for command in (data, check, new, predict):
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

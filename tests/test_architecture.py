@@ -23,19 +23,23 @@ FLOOR = dict.fromkeys(CONTRACT, 0) | {
     "scoring": 1,
     "registry": 1,
     "study": 1,
+    "trial": 1,
     "engine": 2,
+    "looks": 2,
     "reporting": 2,
     "synthetic": 2,
     "checks": 3,
     "jobs": 3,
+    "scaffold": 3,
     "console": 4,
     "streams": 4,
     "cli": 4,
     "cli_data": 4,
+    "cli_plugins": 4,
     "options": 4,
     "__main__": 4,
 }
-COMMANDS = {"cli", "cli_data", "options", "__main__"}
+COMMANDS = {"cli", "cli_data", "cli_plugins", "options", "__main__"}
 TERMINAL = {"console", "streams", *COMMANDS}
 PRINTERS = {"flbench/cli.py", "flbench/console.py", "flbench/streams.py"}
 UNSAFE = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

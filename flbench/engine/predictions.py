@@ -17,7 +17,8 @@ LIMIT = 1 << 30
 Outcome = tuple[np.ndarray, float | None] | str
 """Map and score of an image, or why there is none."""
 
-Predict = Callable[[Sequence[Example]], list[Outcome]]
+Predict = Callable[[Sequence[Example], Sequence[str], str], list[Outcome]]
+"""Examples, their names and that of their condition to outcomes."""
 
 
 @dataclass
@@ -90,7 +91,8 @@ class Recall:
         asked = [place for place, outcome in enumerate(known) if outcome is None]
         if asked:
             self._predict = self._predict or self._open()
-            for place, outcome in zip(asked, self._predict([examples[place] for place in asked]), strict=True):
+            chosen, names = [examples[place] for place in asked], [samples[place] for place in asked]
+            for place, outcome in zip(asked, self._predict(chosen, names, condition.name), strict=True):
                 known[place] = outcome
                 if self._memory is not None:
                     self._memory.put(keys[place], outcome)
