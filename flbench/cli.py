@@ -118,7 +118,7 @@ def _plan(options: Mapping[str, Any], *, references: bool) -> Any:
     seeds = shared.seeds_of(options["seeds"])
     names = shared.split(options["methods"])
     if "all" in names:
-        names = [entry.name for entry in methods().values() if not entry.reference and not entry.broken]
+        names = [e.name for e in methods().values() if not (e.reference or e.broken or e.target)]
     everything = "all" in shared.split(options["protocols"])
     asked = list(protocols()) if everything else shared.split(options["protocols"])
     given = {key: shared.value_of(value) for key, value in shared.pairs_of(options["given"], "--set").items()}

@@ -29,7 +29,7 @@ def check(methods: tuple[str, ...], given: tuple[str, ...], as_json: bool) -> No
 
     names = shared.split(methods)
     if "all" in names:
-        names = [entry.name for entry in known().values() if not entry.broken]
+        names = [entry.name for entry in known().values() if not (entry.broken or entry.target)]
     values = {key: shared.value_of(value) for key, value in shared.pairs_of(given, "--set").items()}
     chosen = [choose_method(name, values) for name in names]
     with console.progress() as progress:
