@@ -126,7 +126,7 @@ _FAMILIES = (
         sharpness=0.3,
         naming=0.1,
         emphasis={"age": 8},
-        intensity={"age": 1.1},
+        intensity={"age": 1.1, "gender": 1.5},
     ),
     Family(
         name="icgan",
