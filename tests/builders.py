@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from click.testing import CliRunner, Result
 from PIL import Image
 
+from flbench.cli import main
 from flbench.data.dataset import COLUMNS, About, Dataset, write_dataset
 from flbench.files import file_digest
 
@@ -64,3 +66,11 @@ def _image(folder: Path, name: str, pixels: np.ndarray) -> dict[str, str]:
 def _save(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
+
+
+def flbench(*words: object, code: int = 0) -> Result:
+    """Run a command in this process and hold it to its exit code; a traceback is never shown."""
+    done = CliRunner().invoke(main, [str(word) for word in words])
+    assert done.exit_code == code, (done.output, done.exception)
+    assert "Traceback" not in done.output
+    return done

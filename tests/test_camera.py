@@ -1,10 +1,15 @@
 """Behaviour of the camera, against values computed by hand."""
 
+import io
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.ndimage import correlate
 
+from flbench.synthetic import camera as cameras
 from flbench.synthetic.camera import CAMERAS, demosaic, encode_srgb, mosaic, photograph, resize_classes, sensor_size
 from flbench.synthetic.faces import SCENERIES, render, sample_identity
 from flbench.synthetic.measure import spectral_peaks
@@ -96,6 +101,45 @@ def test_two_cameras_differ_in_colour_noise_and_vignetting():
     assert not torch.equal(compact, phone)
     assert compact[..., :8, :8].mean() / compact[..., 28:36, 28:36].mean() == pytest.approx(1, abs=0.03)
     assert phone[..., :8, :8].mean() < 0.95 * phone[..., 28:36, 28:36].mean()
+
+
+def test_people_who_train_generators_are_photographed_by_the_first_two():
+    """`pairs.photograph_looks` takes the cameras by their place."""
+    assert list(CAMERAS)[:2] == ["compact", "phone"]
+
+
+def test_no_two_cameras_share_their_noise():
+    assert len({model.stream for model in CAMERAS.values()}) == len(CAMERAS)
+
+
+def test_a_camera_that_saves_jpeg_files_gives_what_pillow_reads_from_them(linear_faces, monkeypatch):
+    seeds = range(4)
+    taken = photograph(linear_faces["studio"][:4], seeds, 128, "webcam").permute(0, 2, 3, 1).numpy()
+    lossless = {"webcam": replace(CAMERAS["webcam"], jpeg=0)}
+    monkeypatch.setattr(cameras, "CAMERAS", lossless)
+    raw = photograph(linear_faces["studio"][:4], seeds, 128, "webcam").permute(0, 2, 3, 1).numpy()
+    assert (raw != taken).any()
+    for before, after in zip(raw, taken, strict=True):
+        file = io.BytesIO()
+        Image.fromarray(before).save(file, "JPEG", quality=CAMERAS["webcam"].jpeg)
+        np.testing.assert_array_equal(after, np.asarray(Image.open(file)))
+
+
+def test_a_webcam_is_noisier_paler_and_sharpened_beyond_the_edge():
+    """Of one scene, 32 photos: a patch of one colour, and an edge between dark and light."""
+    patch = torch.tensor([0.35, 0.2, 0.12])[None, :, None, None].expand(32, 3, 80, 80)
+    edge = torch.where(torch.arange(80) < 40, 0.08, 0.4).expand(32, 3, 80, 80)
+    noise, colour, halo = {}, {}, {}
+    for name in CAMERAS:
+        photos = photograph(patch, range(32), 64, name)[..., 16:48, 16:48].double()
+        noise[name] = photos.mean(1).flatten(1).std(1).mean()
+        colour[name] = photos[:, 0].mean() - photos[:, 2].mean()
+        across = photograph(edge, range(32), 64, name)[..., 16:48, :].double().mean((0, 1, 2))
+        dark, light = across[20:26].mean(), across[38:44].mean()
+        halo[name] = (across[32:36].max() - light) / (light - dark)
+    assert noise["webcam"] > 1.5 * max(noise["compact"], noise["phone"])
+    assert colour["webcam"] < 0.8 * min(colour["compact"], colour["phone"])
+    assert halo["webcam"] > 2 * halo["phone"] > 2 * halo["compact"] > 0
 
 
 def test_an_unknown_camera_is_refused():

@@ -4,19 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from builders import flbench
+from click.testing import Result
 
-from flbench.cli import main
 from flbench.data.dataset import Dataset
 from flbench.options import value_of
 from flbench.study import PANEL, Study
-
-
-def flbench(*words: object, code: int = 0) -> Result:
-    done = CliRunner().invoke(main, [str(word) for word in words])
-    assert done.exit_code == code, (done.output, done.exception)
-    assert "Traceback" not in done.output
-    return done
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from builders import flbench
+from click.testing import Result
 from PIL import Image
 
-from flbench.cli import main
 from flbench.data.dataset import Dataset
 from flbench.data.images import read_image
 from flbench.protocol import METRICS
@@ -18,13 +18,6 @@ from flbench.scoring.conventions import CONVENTIONS
 from flbench.study import Study
 
 LIGHT = ("--set", "weights=none", "--set", "decoder_channels=[8,8,8,8,8]", "--set", "steps=4", "--threads", "1")
-
-
-def flbench(*words: object, code: int = 0) -> Result:
-    done = CliRunner().invoke(main, [str(word) for word in words])
-    assert done.exit_code == code, (done.output, done.exception)
-    assert "Traceback" not in done.output
-    return done
 
 
 @pytest.fixture(scope="module")

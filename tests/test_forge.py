@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from scipy.ndimage import binary_erosion, laplace
+from skimage.color import rgb2lab
 
 from flbench.cli import main
-from flbench.data.dataset import leaks, missing, read_dataset, select_fit
+from flbench.data.dataset import lacks_other, leaks, missing, read_dataset, select_fit, select_test
 from flbench.errors import Interrupted, RunError, UsageError
-from flbench.protocol import FitSlice
+from flbench.protocol import FitSlice, TestSlice
 from flbench.synthetic import casting, forge, profiles
-from flbench.synthetic.camera import CAMERAS
-from flbench.synthetic.faces import EDITS, GEOMETRIC_EDITS, sample_identity
+from flbench.synthetic.camera import CAMERAS, photograph, resize_classes, sensor_size
+from flbench.synthetic.faces import EDITS, GEOMETRIC_EDITS, render, sample_identity
 from flbench.synthetic.finish import finish
 from flbench.synthetic.generators import FAMILIES, NATIVE
 from flbench.synthetic.identity import SCENERIES
@@ -34,10 +36,10 @@ SMALL = Profile(
     first_seed=1_000,
     splits={
         "train": Split(10, 4, {"stgan/bald": 6, "stgan/blond_hair": 3, "pggan/entire": 2}),
-        "test": Split(3, 2, {"stgan/smile": 3}),
+        "test": Split(3, 2, {"stgan/smile": 3}, guests=2),
     },
 )
-"""Five chunks, so that a making can be stopped in between."""
+"""Six chunks, so that a making can be stopped in between."""
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,8 @@ def test_large_profiles_have_every_category_in_every_split(profile):
 
 @each_plain
 def test_profiles_keep_clear_of_the_people_who_trained_the_generators_and_of_each_other(profile):
-    taken = [profile.sources(split) for split in profile.splits] + [profile.others(split) for split in profile.splits]
+    groups = (profile.sources, profile.others, profile.guests)
+    taken = [group(split) for group in groups for split in profile.splits]
     people = set().union(*taken)
     assert sum(map(len, taken)) == len(people)
     assert max(people) < FIRST_TRAINING_SEED
@@ -129,6 +132,29 @@ def test_a_test_is_taken_elsewhere_with_another_camera(profile):
     assert train.camera != test.camera
     assert {train.scenery, test.scenery} <= set(SCENERIES)
     assert {train.camera, test.camera} <= set(CAMERAS)
+
+
+@each_plain
+def test_guests_are_taken_as_no_photo_beside_fakes(profile):
+    guests, test = profile.settings["guests"], profile.settings["test"]
+    assert guests.scenery != test.scenery
+    assert guests.camera not in {profile.settings[split].camera for split in profile.splits}
+    assert guests.scenery in SCENERIES
+    assert guests.camera in CAMERAS
+
+
+@pytest.mark.parametrize(("name", "count"), [("tiny", 8), ("mini", 48), ("standard", 200), ("full", 1_000)])
+def test_guests_are_in_the_test_split_only_and_come_last(name, count):
+    profile = PROFILES[name]
+    assert {split: len(profile.guests(split)) for split in profile.splits} == {"train": 0, "valid": 0, "test": count}
+    assert profile.guests("test").start == profile.others("test").stop
+
+
+@pytest.mark.parametrize("name", ["tiny", "mini"])
+def test_no_generator_edits_guests(name):
+    work = [chunk for chunk in casting.chunks(PROFILES[name]) if chunk.guests]
+    assert [seed for chunk in work for seed in chunk.seeds] == list(PROFILES[name].guests("test"))
+    assert not any(chunk.fakes for chunk in work)
 
 
 @each_plain
@@ -249,7 +275,48 @@ def test_files_are_what_the_rows_say(folder, rows):
         assert classes.shape == (64, 64)
         assert classes.max() <= 18
         assert row.mask == ""
-        assert row.database == "synthfaces"
+        assert row.identity == f"{row.database}-{row.sample_id[:6]}"
+
+
+def test_guests_are_photos_of_another_database_by_another_camera(folder, rows):
+    profile = PROFILES["tiny"]
+    guests = rows[rows["database"] != "synthfaces"]
+    assert set(guests["database"]) == {"synthphotos"}
+    assert set(guests["split"]) == {"test"}
+    assert set(guests["label"]) == {"real"}
+    assert guests["sample_id"].tolist() == [f"{seed:06d}" for seed in profile.guests("test")]
+    people = [sample_identity(seed, "studio") for seed in profile.guests("test")]
+    linear, classes = render(people, [person.attributes for person in people], sensor_size(64))
+    taken = photograph(linear, profile.guests("test"), 64, "webcam").permute(0, 2, 3, 1).numpy()
+    for row, photo, parsing in zip(guests.itertuples(), taken, resize_classes(classes, 64).numpy(), strict=True):
+        np.testing.assert_array_equal(pixels(folder, row.image), photo)
+        np.testing.assert_array_equal(pixels(folder, row.parsing), parsing)
+
+
+def test_guests_can_be_told_from_other_photos_by_noise_sharpness_and_colour(folder, rows):
+    """On skin, which all show: detail is what SciPy's Laplacian finds, colour the chroma of scikit-image's Lab."""
+    detail, chroma = {"synthfaces": [], "synthphotos": []}, {"synthfaces": [], "synthphotos": []}
+    for row in rows[(rows["label"] == "real") & (rows["split"] == "test")].itertuples():
+        image = pixels(folder, row.image)
+        skin = binary_erosion(pixels(folder, row.parsing) == 1)
+        detail[row.database].append(np.abs(laplace(image.mean(2)))[skin].mean())
+        chroma[row.database].append(np.hypot(*rgb2lab(image)[skin][:, 1:].T).mean())
+    assert np.median(detail["synthphotos"]) > 1.5 * np.median(detail["synthfaces"])
+    assert np.median(chroma["synthphotos"]) < 0.6 * np.median(chroma["synthfaces"])
+
+
+def test_only_a_test_of_other_photos_takes_guests(folder):
+    dataset = read_dataset(folder)
+    fit = FitSlice(name="f", categories=("stgan/bald", "pggan/entire"))
+    asked = [("same", "balanced", fit.categories), ("same", "all", fit.categories), ("other", "balanced", ())]
+    found = []
+    for photos, reals, categories in asked:
+        test = TestSlice(name="t", fit="f", categories=categories, photos=photos)
+        found.append(select_test(dataset, test, reals, fit))
+    assert [set(chosen.reals["database"]) for chosen in found] == [{"synthfaces"}, {"synthfaces"}, {"synthphotos"}]
+    assert [len(chosen.reals) for chosen in found[1:]] == [20, 8]
+    assert found[2].fakes.empty
+    assert not lacks_other(dataset, fit)
 
 
 def test_nothing_else_lies_in_the_folder(folder, rows):

@@ -311,4 +311,5 @@ def test_ground_truth_of_one_image_is_not_collapsed() -> None:
 
 
 def test_worst_values_are_the_bounds() -> None:
-    assert dict(metrics.WORST) == {"coss": 0.0, "psnr": 0.0, "ssim": -1.0, "mae": 1.0}
+    shares = dict.fromkeys(("f1", "iou", "pixel_auroc", "pixel_ap"), 0.0)
+    assert dict(metrics.WORST) == {"coss": 0.0, "psnr": 0.0, "ssim": -1.0, "mae": 1.0, **shares}

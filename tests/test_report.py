@@ -95,6 +95,15 @@ def test_fewer_images_are_the_same_people_in_every_category(boxes: Dataset) -> N
     assert all(shown == photos[0] for shown in photos)
 
 
+def test_photos_of_another_database_stand_beside_no_fake(boxes: Dataset, made: Report) -> None:
+    elsewhere = boxes.manifest["sample_id"].eq(
+        boxes.manifest.loc[boxes.manifest["label"] == "real", "sample_id"].iloc[0]
+    )
+    guest = boxes.manifest[elsewhere].assign(sample_id="guest", identity="guest", database="elsewhere")
+    dataset = Dataset(boxes.folder, boxes.about, pd.concat([boxes.manifest, guest], ignore_index=True))
+    assert report_dataset(dataset).document["photos"] == made.document["photos"]
+
+
 def test_a_uniform_map_has_the_ratio_one() -> None:
     strength, region = Strength(), np.zeros((32, 32), bool)
     assert strength.means() == {"inside": None, "outside": None, "away": None, "ratio": None}

@@ -10,7 +10,7 @@ from flbench.errors import UsageError
 from flbench.synthetic.faces import ATTRIBUTES
 from flbench.synthetic.generators import FAMILIES, Verdict
 from flbench.synthetic.losses import fooling_loss, judging_loss, region_loss
-from flbench.synthetic.pairs import prepare_faces, sample_pairs
+from flbench.synthetic.pairs import Faces, prepare_faces, sample_pairs
 from flbench.synthetic.training import Recipe, learning_rate, recipe_of, train_generator
 
 PEOPLE, SIZE = 8, 32
@@ -147,3 +147,27 @@ def test_a_checkpoint_of_another_recipe_is_refused(cache, tmp_path):
 def test_an_unknown_family_is_refused(tmp_path):
     with pytest.raises(UsageError, match="no generator family"):
         train_generator("biggan", into=tmp_path)
+
+
+def test_an_emphasised_edit_is_sampled_more_and_as_it_is_asked_for() -> None:
+    attributes = np.zeros((1, 1 + len(ATTRIBUTES), len(ATTRIBUTES)), np.float32)
+    attributes[0, :, ATTRIBUTES.index("young")] = 1
+    for index in range(len(ATTRIBUTES)):
+        attributes[0, 1 + index, index] = 1 - attributes[0, 1 + index, index]
+    faces = Faces(np.zeros((1, 1 + len(ATTRIBUTES), 3, 16, 16), np.uint8), attributes)
+
+    def changes(emphasis: dict[str, float]) -> tuple[float, float]:
+        """Share of pairs that change age, and of those the share that takes youth away."""
+        drawn = [
+            sample_pairs(faces, range(1), ["smile", "age"], 50, seed=0, step=step, emphasis=emphasis).difference
+            for step in range(20)
+        ]
+        youth = torch.cat(drawn)[:, ATTRIBUTES.index("young")]
+        return float((youth != 0).float().mean()), float((youth < 0).sum() / (youth != 0).sum())
+
+    share, older = changes({})
+    assert share == pytest.approx(0.85 * 0.5, abs=0.05)
+    assert older == pytest.approx(0.5, abs=0.07)
+    share, older = changes({"age": 9})
+    assert share == pytest.approx(0.85 * 0.75, abs=0.05)
+    assert older == pytest.approx(0.75, abs=0.06)

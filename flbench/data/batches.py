@@ -145,8 +145,12 @@ class Frames:
             return np.ones((self.size, self.size), bool)
         if not paths:
             return None
-        maps = [resize_classes(read_parsing(self.dataset.folder / path), self.size) for path in paths]
-        return fakeness.region_of(row["attribute"], *maps)
+
+        def read() -> np.ndarray:
+            maps = [resize_classes(read_parsing(self.dataset.folder / path), self.size) for path in paths]
+            return fakeness.region_of(row["attribute"], *maps)
+
+        return self._cache.get(f"region {sample}", read)
 
     def attention(self, sample: str) -> np.ndarray:
         """Return the float32 (S, S) face attention map; ones for a real image or without a parsing map."""

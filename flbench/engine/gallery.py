@@ -28,7 +28,7 @@ class Shown(NamedTuple):
 
     Attributes:
         sample: Its identifier.
-        photo: uint8 (S, S, 3), the real image under the same condition; black where there is none.
+        photo: uint8 (S, S, 3), the real image, as it was taken; black where there is none.
         example: Image, ground truth and region as they were scored.
         fakeness: float32 (S, S), the prediction.
     """

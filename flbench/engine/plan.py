@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flbench.data.dataset import ENTIRE, Dataset, Selection, missing, select_test
+from flbench.data.dataset import ENTIRE, Dataset, Selection, lacks_other, missing, select_test
 from flbench.errors import MethodError, UsageError
 from flbench.protocol import Protocol, TestSlice, fingerprint
 from flbench.registry import MethodChoice
@@ -190,7 +190,7 @@ def prepare(protocol: Protocol, dataset: Dataset, request: Request) -> tuple[Pro
             f"{protocol.label} fits on {_some(absent)}, which {dataset.label} does not have (it has {have})",
             hint="use --map OLD=NEW, such as --map stgan=stargan, or import the category",
         )
-    alone = [test for test in ready.test if test.photos == "other" and not _select(dataset, ready, test).reals.size]
+    alone = [test for test in ready.test if test.photos == "other" and lacks_other(dataset, ready.slice(test.fit))]
     if alone and not request.allow_missing:
         raise UsageError(
             f"{protocol.label} tests on real photos of another database, and {dataset.label} has none",

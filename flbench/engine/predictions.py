@@ -1,4 +1,8 @@
-"""Predictions of a work unit, kept so that protocols that share a fit predict an image under a condition once."""
+"""Predictions of a work unit, kept so that protocols that share a fit and a test slice predict it once.
+
+A whole batch is kept, under the names of all its images: a network's last bits depend on what shares a batch, so that
+what is said of an image must not depend on which images were seen before, or a stopped run would go on to other bits.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +34,11 @@ class Timer:
     images: int = 0
 
 
+Key = tuple[str, int, str, tuple[str, ...]]
+
+
 class Predictions:
-    """What locators said of images; a key is locator, size, condition and sample.
+    """What locators said of batches; a key is locator, size, condition and the samples in order.
 
     Attributes:
         timers: By locator: what predicting has cost since the unit began.
@@ -39,30 +46,30 @@ class Predictions:
 
     def __init__(self) -> None:
         self.timers: dict[str, Timer] = {}
-        self._kept: OrderedDict[tuple[str, int, str, str], Outcome] = OrderedDict()
+        self._kept: OrderedDict[Key, list[Outcome]] = OrderedDict()
         self._held = 0
 
     def timer(self, locator: str) -> Timer:
         """Return the timer of a locator."""
         return self.timers.setdefault(locator, Timer())
 
-    def get(self, key: tuple[str, int, str, str]) -> Outcome | None:
+    def get(self, key: Key) -> list[Outcome] | None:
         """Return what was said, or None."""
         if key in self._kept:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
-    def put(self, key: tuple[str, int, str, str], outcome: Outcome) -> None:
+    def put(self, key: Key, outcomes: list[Outcome]) -> None:
         """Keep what was said."""
         if key not in self._kept:
-            self._held += _bytes(outcome)
-        self._kept[key] = outcome
+            self._held += _bytes(outcomes)
+        self._kept[key] = outcomes
         while self._held > LIMIT and len(self._kept) > 1:
             self._held -= _bytes(self._kept.popitem(last=False)[1])
 
 
 class Recall:
-    """A predictor that asks its locator only for what it has not said yet.
+    """A predictor that asks its locator only for batches of which it has not spoken yet.
 
     Args:
         open_predictor: Returns the predictor; called when it is first needed, since loading weights takes time.
@@ -86,18 +93,15 @@ class Recall:
         Raises:
             MethodError: The locator cannot be loaded, or its output breaks the contract.
         """
-        keys = [(self._locator, self._size, condition.name, sample) for sample in samples]
-        known = [None if self._memory is None else self._memory.get(key) for key in keys]
-        asked = [place for place, outcome in enumerate(known) if outcome is None]
-        if asked:
+        key = (self._locator, self._size, condition.name, tuple(samples))
+        known = None if self._memory is None else self._memory.get(key)
+        if known is None:
             self._predict = self._predict or self._open()
-            chosen, names = [examples[place] for place in asked], [samples[place] for place in asked]
-            for place, outcome in zip(asked, self._predict(chosen, names, condition.name), strict=True):
-                known[place] = outcome
-                if self._memory is not None:
-                    self._memory.put(keys[place], outcome)
-        return [outcome for outcome in known if outcome is not None]
+            known = self._predict(examples, samples, condition.name) if examples else []
+            if self._memory is not None:
+                self._memory.put(key, known)
+        return known
 
 
-def _bytes(outcome: Outcome) -> int:
-    return 0 if isinstance(outcome, str) else outcome[0].nbytes
+def _bytes(outcomes: Sequence[Outcome]) -> int:
+    return sum(outcome[0].nbytes for outcome in outcomes if not isinstance(outcome, str))

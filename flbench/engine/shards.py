@@ -46,10 +46,10 @@ class Shards:
         """Return a finished slice, or None."""
         stem = self._stem(test, condition)
         try:
-            with np.load(stem.with_suffix(".npz"), allow_pickle=False) as file:
+            with np.load(_with(stem, ".npz"), allow_pickle=False) as file:
                 gallery = dict(file)
-            scores = pd.read_parquet(stem.with_suffix(".parquet"))
-            said = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
+            scores = pd.read_parquet(_with(stem, ".parquet"))
+            said = json.loads(_with(stem, ".json").read_text(encoding="utf-8"))
             return Shard(scores, gallery, {name: Convention.model_validate(value) for name, value in said.items()})
         except (OSError, ValueError, EOFError):
             return None
@@ -57,14 +57,20 @@ class Shards:
     def write(self, test: str, condition: str, shard: Shard) -> None:
         """Keep a finished slice; the gallery comes last and makes it count."""
         stem = self._stem(test, condition)
-        atomic_write(stem.with_suffix(".parquet"), lambda path: shard.scores.to_parquet(path, index=False))
-        write_json(stem.with_suffix(".json"), {name: value.model_dump() for name, value in shard.conventions.items()})
-        write_arrays(stem.with_suffix(".npz"), shard.gallery)
+        atomic_write(_with(stem, ".parquet"), lambda path: shard.scores.to_parquet(path, index=False))
+        write_json(_with(stem, ".json"), {name: value.model_dump() for name, value in shard.conventions.items()})
+        write_arrays(_with(stem, ".npz"), shard.gallery)
 
     def clear(self) -> None:
         """Drop what the record has made superfluous."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _stem(self, test: str, condition: str) -> Path:
-        """Return the path of a slice's files without suffix: names of slices may hold any sign."""
-        return self.folder / fingerprint([test, condition])[:24]
+        """Return the path of a slice's files without suffix; names of slices may hold any sign."""
+        name = f"{test}--{condition}"
+        safe = "".join(sign if sign.isalnum() or sign in "_+-" else "." for sign in name)[:80]
+        return self.folder / (safe if safe == name else f"{safe}-{fingerprint(name)[:8]}")
+
+
+def _with(stem: Path, suffix: str) -> Path:
+    return stem.with_name(stem.name + suffix)  # a condition such as noise-0.01 has a dot of its own

@@ -20,8 +20,8 @@ _WORDS = (
     "itself, without a correction for their number, and none knows how another seed of a fit would do; several seeds "
     "count as their mean.",
     "A claim holds if all of its checks hold, does not hold if one does not, and is not measured if a record is "
-    "missing and no check that is measured fails. Partial, failed and trial records do not count, nor those of a "
-    "protocol with replaced categories, other regions or options.",
+    "missing and no check that is measured fails. Partial, failed and trial records do not count, nor those "
+    "with other categories, regions or options than the heading names.",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -9,6 +10,7 @@ from functools import cache
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 OVERSAMPLING = 1.25
@@ -38,6 +40,8 @@ class Camera:
     """Share of the unsharp mask that is added after demosaicing."""
     vignetting: float
     """Light lost in the corners."""
+    jpeg: int = 0
+    """Quality of the JPEG file it saves, with colours at half the resolution; 0: a file without loss."""
 
 
 CAMERAS: Mapping[str, Camera] = {
@@ -65,8 +69,24 @@ CAMERAS: Mapping[str, Camera] = {
         sharpening=0.5,
         vignetting=0.22,
     ),
+    "webcam": Camera(
+        stream=9108,
+        exposure=(0.75, 1.10),
+        blur=0.25,
+        shot_noise=1e-3,
+        read_noise=3e-5,
+        contrast=-0.1,
+        balance=0.12,
+        saturation=0.8,
+        sharpening=3.5,
+        vignetting=0.10,
+        jpeg=80,
+    ),
 }
-"""Two cameras, so that the photos of a test can come from another one than the photos a method learnt from."""
+"""Photos to learn from, to test on, and of guests are taken with three; the last is poorer than the other two.
+
+Those who train a generator are photographed by the first two, so a new camera stands last.
+"""
 
 
 def _kernel(rows: list[list[float]]) -> Tensor:
@@ -116,7 +136,7 @@ def encode_srgb(linear: Tensor) -> Tensor:
 
 @torch.no_grad()
 def photograph(linear: Tensor, seeds: Sequence[int], size: int, camera: str = "compact") -> Tensor:
-    """Take photos: optics, RGGB mosaic, shot and read noise, demosaicing, colours, sharpening, resize, 8 bit.
+    """Take photos: optics, RGGB mosaic, shot and read noise, demosaicing, colours, sharpening, resize, 8 bit, JPEG.
 
     Args:
         linear: Linear-light RGB, float32 (B, 3, S, S); S = `sensor_size(size)` for photos without mosaic peaks.
@@ -156,7 +176,8 @@ def photograph(linear: Tensor, seeds: Sequence[int], size: int, camera: str = "c
         encoded += model.sharpening * (encoded - _blur(encoded, 0.25))
     if side != size:
         encoded = F.interpolate(encoded, size=(size, size), mode="bicubic", antialias=True, align_corners=False)
-    return encoded.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+    photos = encoded.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+    return _saved(photos, model.jpeg) if model.jpeg else photos
 
 
 def resize_classes(classes: Tensor, size: int) -> Tensor:
@@ -164,6 +185,16 @@ def resize_classes(classes: Tensor, size: int) -> Tensor:
     if classes.shape[-1] == size:
         return classes
     return F.interpolate(classes[:, None].float(), size=(size, size), mode="nearest-exact")[:, 0].to(torch.uint8)
+
+
+def _saved(photos: Tensor, quality: int) -> Tensor:
+    """Take photos uint8 (B, 3, S, S) once through JPEG."""
+    decoded = []
+    for photo in photos.permute(0, 2, 3, 1).contiguous().numpy():
+        file = io.BytesIO()
+        Image.fromarray(photo).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+        decoded.append(np.array(Image.open(file)))
+    return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous()
 
 
 def _per_photo(values: list[float]) -> Tensor:

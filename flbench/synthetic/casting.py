@@ -46,12 +46,14 @@ class Chunk:
         split: "train", "valid" or "test".
         seeds: Seeds of the people.
         fakes: Category to those of the seeds whose photo is edited so; categories without any are left out.
+        guests: Whether they are guests, whose photos are taken in a setting of their own.
     """
 
     number: int
     split: str
     seeds: tuple[int, ...]
     fakes: Mapping[str, tuple[int, ...]]
+    guests: bool = False
 
     @property
     def images(self) -> int:
@@ -131,14 +133,15 @@ def _suits(look: Attributes, hatted: bool, attribute: str) -> bool:
     return look.lacks(attribute)
 
 
-def _parts(profile: Profile) -> Iterator[tuple[str, tuple[int, ...], dict[str, tuple[int, ...]]]]:
+def _parts(profile: Profile) -> Iterator[tuple[str, tuple[int, ...], dict[str, tuple[int, ...]], bool]]:
     for split in profile.splits:
         chosen = cast(profile, split)
-        for group in (profile.sources(split), profile.others(split)):
+        groups = ((profile.sources(split), False), (profile.others(split), False), (profile.guests(split), True))
+        for group, guests in groups:
             for start in range(0, len(group), CHUNK):
                 seeds = tuple(group[start : start + CHUNK])
                 fakes = {name: tuple(seed for seed in seeds if seed in taken) for name, taken in chosen.items()}
-                yield split, seeds, {name: some for name, some in fakes.items() if some}
+                yield split, seeds, {name: some for name, some in fakes.items() if some}, guests
 
 
 def _order(category: str, seed: int) -> str:

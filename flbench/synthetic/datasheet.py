@@ -47,15 +47,18 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _profiles() -> str:
-    titles = ("profile", "size", *(f"{split}: sources + others / fakes" for split in ("train", "valid", "test")))
-    return _table(titles, (_profile(profile) for profile in PROFILES.values() if not profile.finished))
+    splits = (f"{split}: sources + others / fakes" for split in ("train", "valid", "test"))
+    return _table(
+        ("profile", "size", *splits, "test: guests"),
+        (_profile(profile) for profile in PROFILES.values() if not profile.finished),
+    )
 
 
 def _profile(profile: Profile) -> tuple[str, ...]:
     people = (
         f"{split.sources:,} + {split.others:,} / {sum(split.fakes.values()):,}" for split in profile.splits.values()
     )
-    return f"`{profile.name}`", f"{profile.size} px", *people
+    return f"`{profile.name}`", f"{profile.size} px", *people, f"{profile.splits['test'].guests:,}"
 
 
 def _generators() -> str:

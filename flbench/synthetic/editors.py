@@ -109,7 +109,7 @@ class StarGAN(nn.Module):
     the attributes where the original is told the wanted ones.
     """
 
-    def __init__(self, width: int = 14, blocks: int = 6) -> None:
+    def __init__(self, width: int = 16, blocks: int = 6) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             conv(3 + CONDITIONS, width, 7, bias=False),

@@ -33,6 +33,7 @@ from flbench.synthetic.measure import apply
 from flbench.synthetic.profiles import (
     DATABASE,
     EXPECTED,
+    GUEST_DATABASE,
     RECIPE_VERSION,
     Profile,
     expected_pixels,
@@ -222,7 +223,8 @@ def make_chunk(profile: Profile, chunk: Chunk, folder: Path) -> None:
 
     The rows are those of the manifest, with one more column `pixels`: the sha256 of the image's raw pixels.
     """
-    setting = profile.settings[chunk.split]
+    setting = profile.settings["guests" if chunk.guests else chunk.split]
+    database = GUEST_DATABASE if chunk.guests else DATABASE
     people = [sample_identity(seed, setting.scenery) for seed in chunk.seeds]
     linear, classes = render(people, [person.attributes for person in people], sensor_size(profile.native))
     photos = photograph(linear, list(chunk.seeds), profile.native, camera=setting.camera)
@@ -230,7 +232,8 @@ def make_chunk(profile: Profile, chunk: Chunk, folder: Path) -> None:
     rows = []
     for person, photo, parsing in zip(people, _enlarge(photos, profile.size), maps, strict=True):
         name = f"{person.seed:06d}"
-        rows.append(_row(profile, folder, name, photo, person) | {"parsing": _save_parsing(folder, name, parsing)})
+        row = _row(profile, folder, name, photo, person, database)
+        rows.append(row | {"parsing": _save_parsing(folder, name, parsing)})
     maps_of: dict[str, str] = {}
     for category, seeds in chunk.fakes.items():
         chosen = [chunk.seeds.index(seed) for seed in seeds]
@@ -293,7 +296,9 @@ def _edited_parsing(profile: Profile, folder: Path, name: str, person: Identity,
     return _save_parsing(folder, name, resize_classes(classes, profile.size)[0])
 
 
-def _row(profile: Profile, folder: Path, name: str, image: Tensor, person: Identity) -> dict[str, str]:
+def _row(
+    profile: Profile, folder: Path, name: str, image: Tensor, person: Identity, database: str = DATABASE
+) -> dict[str, str]:
     """Write an image (3, S, S) and return its row, that of a photo without split and parsing map."""
     pixels = image.permute(1, 2, 0).contiguous().numpy()
     if profile.finished:
@@ -304,8 +309,8 @@ def _row(profile: Profile, folder: Path, name: str, image: Tensor, person: Ident
         "sample_id": name,
         "image": f"images/{name}.png",
         "label": "real",
-        "database": DATABASE,
-        "identity": f"{DATABASE}-{person.seed:06d}",
+        "database": database,
+        "identity": f"{database}-{person.seed:06d}",
         "sha256": file_digest(path),
         "pixels": hashlib.sha256(pixels.tobytes()).hexdigest(),
     }

@@ -69,6 +69,7 @@ class Family:
         sharpness: Weight of the error at full sharpness, see `losses.region_loss`.
         adversarial: Weight of the discriminator's verdict.
         naming: Weight of its attribute classifier.
+        emphasis: How often edits are sampled in training, in place of `pairs.WEIGHTS`, for those that come out faint.
         intensity: Edits that are asked for more strongly than in training, by how much: `test_int` of the published
             code of AttGAN and STGAN, for edits that come out faint.
     """
@@ -82,6 +83,7 @@ class Family:
     sharpness: float = 0.15
     adversarial: float = 0.02
     naming: float = 0.02
+    emphasis: Mapping[str, float] = field(default_factory=dict)
     intensity: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -102,7 +104,8 @@ _FAMILIES = (
         paper="Liu et al., CVPR 2019, arXiv 1904.09709",
         upsampling="tconv",
         build=STGAN,
-        steps=4500,
+        steps=5000,
+        naming=0.2,
     ),
     Family(
         name="attgan",
@@ -110,8 +113,8 @@ _FAMILIES = (
         paper="He et al., TIP 2019, arXiv 1711.10678",
         upsampling="tconv",
         build=AttGAN,
-        steps=5000,
-        naming=0.1,
+        steps=7000,
+        naming=0.2,
     ),
     Family(
         name="stargan",
@@ -120,8 +123,10 @@ _FAMILIES = (
         upsampling="tconv",
         build=StarGAN,
         steps=3500,
+        sharpness=0.3,
         naming=0.1,
-        intensity={"age": 2.0, "gender": 1.5},
+        emphasis={"age": 8},
+        intensity={"age": 1.1, "gender": 1.5},
     ),
     Family(
         name="icgan",
@@ -129,8 +134,8 @@ _FAMILIES = (
         paper="Perarnau et al., NIPS workshop 2016, arXiv 1611.06355",
         upsampling="tconv",
         build=IcGAN,
-        steps=3000,
-        intensity={"bald": 1.5, "bangs": 1.5},
+        steps=4500,
+        naming=0.2,
     ),
     Family(
         name="stylegan",

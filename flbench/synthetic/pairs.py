@@ -26,13 +26,16 @@ WEIGHTS: Mapping[str, float] = {
     "mustache": 3,
     "gender": 3,
     "age": 3,
+    "bald": 3,
     "bangs": 2,
-    "bald": 1.5,
 }
 """How often an edit is sampled, 1 if not named: what is small, or asked for in both directions, is hard to learn."""
 
 BOTH_WAYS = ("gender", "age")
 """Edits that are taught in both directions alike: in the paper's data they turn a trait over."""
+
+BY_REMOVING = ("age",)
+"""Edits that are asked for by taking an attribute away: `age` makes young people old."""
 
 IDENTITY_SHARE = 0.15
 """Share of pairs without an edit."""
@@ -132,7 +135,16 @@ def _attributes(people: int) -> np.ndarray:
     return np.array([[look.vector() for look in row] for row in looks], dtype=np.float32)
 
 
-def sample_pairs(faces: Faces, people: range, edits: Sequence[str], count: int, *, seed: int, step: int) -> Pairs:
+def sample_pairs(
+    faces: Faces,
+    people: range,
+    edits: Sequence[str],
+    count: int,
+    *,
+    seed: int,
+    step: int,
+    emphasis: Mapping[str, float] | None = None,
+) -> Pairs:
     """Draw the batch of one step; it depends on seed and step only, so a resumed training sees the same batches.
 
     Args:
@@ -142,9 +154,12 @@ def sample_pairs(faces: Faces, people: range, edits: Sequence[str], count: int, 
         count: Number of pairs B.
         seed: Seed of the training.
         step: Number of the step.
+        emphasis: How often an edit is sampled, in place of `WEIGHTS`; these are taught as they are asked for, not in
+            both directions alike.
     """
+    emphasis = emphasis or {}
     rng = np.random.Generator(np.random.PCG64([_PAIR_STREAM, seed, step]))
-    odds = np.array([WEIGHTS.get(edit, 1) for edit in edits], dtype=np.float64)
+    odds = np.array([emphasis.get(edit, WEIGHTS.get(edit, 1)) for edit in edits], dtype=np.float64)
     odds /= odds.sum()
     sources, targets, before_after = [], [], []
     for _ in range(count):
@@ -154,7 +169,9 @@ def sample_pairs(faces: Faces, people: range, edits: Sequence[str], count: int, 
         attribute = ATTRIBUTES.index(EDITS[edit])
         before, after = 0, 1 + attribute
         adds = faces.attributes[person, after, attribute] > faces.attributes[person, before, attribute]
-        if adds != (adding < (0.5 if edit in BOTH_WAYS else ADDING_SHARE)):
+        even = edit in BOTH_WAYS and edit not in emphasis
+        wanted = adding < (0.5 if even else ADDING_SHARE)
+        if adds != (wanted if even or edit not in BY_REMOVING else not wanted):
             before, after = after, before
         if unchanged < IDENTITY_SHARE:
             after = before

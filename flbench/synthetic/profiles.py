@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 RENDERER_VERSION = 2
 """Raised whenever the renderer or the camera changes a pixel."""
 
-RECIPE_VERSION = 3
+RECIPE_VERSION = 4
 """Raised whenever camera, generators or forge change a pixel; part of every data set's fingerprint."""
 
 DATABASE = "synthfaces"
+
+GUEST_DATABASE = "synthphotos"
+"""Where the photos of guests are from, which no generator edits."""
 
 WEIGHTS = Path(__file__).parent / "weights"
 EXPECTED = WEIGHTS / "expected_pixels.json"
@@ -45,7 +48,7 @@ CATEGORIES = tuple(f"{family}/{attribute}" for family, attributes in OFFERED.ite
 
 
 class Setting(NamedTuple):
-    """Where and with what the photos of a split are taken."""
+    """Where and with what photos are taken."""
 
     scenery: str
     camera: str
@@ -55,8 +58,9 @@ SETTINGS: Mapping[str, Setting] = {
     "train": Setting("studio", "compact"),
     "valid": Setting("studio", "compact"),
     "test": Setting("outdoor", "phone"),
+    "guests": Setting("studio", "webcam"),
 }
-"""A test is taken elsewhere and with another camera, so that no locator can live on either."""
+"""A test is taken elsewhere and with another camera, so that no locator can live on either; its guests with a third."""
 
 
 class Split(NamedTuple):
@@ -66,11 +70,18 @@ class Split(NamedTuple):
         sources: People whose photos are edited; the photos are in the data set too.
         others: People of whom there is a photo and no fake.
         fakes: Category to the number of its fakes; fewer if fewer sources can be edited so.
+        guests: People of whom there is a photo in another setting and of another database, and no fake.
     """
 
     sources: int
     others: int
     fakes: Mapping[str, int]
+    guests: int = 0
+
+    @property
+    def people(self) -> int:
+        """How many people it shows."""
+        return self.sources + self.others + self.guests
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ class Profile:
         first_seed: Seed of the first identity; splits follow one another, sources first. Below the seeds that trained
             generators.
         splits: Who is in train, valid and test.
-        settings: Where and with what the photos of each split are taken.
+        settings: Where and with what the photos of each split are taken, and those of guests.
         finished: Whether all images are given one more finish.
     """
 
@@ -107,12 +118,12 @@ class Profile:
         return sorted({category.partition("/")[0] for split in self.splits.values() for category in split.fakes})
 
     def seeds(self, split: str) -> range:
-        """Return the identity seeds of a split: sources, then others."""
+        """Return the identity seeds of a split: sources, then others, then guests."""
         start = self.first_seed
         for name, people in self.splits.items():
             if name == split:
-                return range(start, start + people.sources + people.others)
-            start += people.sources + people.others
+                return range(start, start + people.people)
+            start += people.people
         raise KeyError(split)
 
     def sources(self, split: str) -> range:
@@ -121,7 +132,13 @@ class Profile:
 
     def others(self, split: str) -> range:
         """Return the seeds of those who are on photos only."""
-        return self.seeds(split)[self.splits[split].sources :]
+        people = self.splits[split]
+        return self.seeds(split)[people.sources : people.sources + people.others]
+
+    def guests(self, split: str) -> range:
+        """Return the seeds of those who are on photos of another database."""
+        people = self.splits[split]
+        return self.seeds(split)[people.sources + people.others :]
 
 
 def _each(count: int, *, more: int = 0) -> dict[str, int]:
@@ -144,7 +161,7 @@ _PLAIN = (
         {
             "train": Split(20, 16, dict.fromkeys(_TINY_LEARNT, 20)),
             "valid": Split(8, 6, dict.fromkeys(_TINY_LEARNT, 8)),
-            "test": Split(12, 8, dict.fromkeys(_TINY_TESTED, 12)),
+            "test": Split(12, 8, dict.fromkeys(_TINY_TESTED, 12), guests=8),
         },
     ),
     Profile(
@@ -155,7 +172,7 @@ _PLAIN = (
         {
             "train": Split(520, 520, _each(30, more=270)),
             "valid": Split(48, 48, _each(4, more=20)),
-            "test": Split(112, 64, _each(48)),
+            "test": Split(112, 64, _each(48), guests=48),
         },
     ),
     Profile(
@@ -166,7 +183,7 @@ _PLAIN = (
         {
             "train": Split(1_100, 1_100, _each(500)),
             "valid": Split(230, 230, _each(100)),
-            "test": Split(450, 400, _each(200)),
+            "test": Split(450, 400, _each(200), guests=200),
         },
     ),
     Profile(
@@ -177,7 +194,7 @@ _PLAIN = (
         {
             "train": Split(10_400, 10_400, _each(5_000)),
             "valid": Split(1_100, 1_100, _each(500)),
-            "test": Split(2_200, 1_000, _each(1_000)),
+            "test": Split(2_200, 1_000, _each(1_000), guests=1_000),
         },
     ),
 )

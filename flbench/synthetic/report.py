@@ -148,6 +148,11 @@ def _chosen_fakes(dataset: Dataset, limit: int) -> pd.DataFrame:
     return fakes.sort_values(["category", "order", "sample_id"]).groupby("category").head(limit).reset_index(drop=True)
 
 
+def _without_guests(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the databases that have fakes: photos of others stand beside none."""
+    return rows[rows["database"].isin(set(rows.loc[rows["label"] == "fake", "database"]))]
+
+
 class _Reporter:
     """One measurement: looks at every image once and keeps its numbers."""
 
@@ -164,6 +169,7 @@ class _Reporter:
         self.fakes, self.progress = fakes, progress or (lambda done, total: None)
         self.frames = Frames(dataset, size=dataset.about.size, region="parsing")
         self.known: Knowledge | None = knowledge_of(dataset)
+        self.rows = _without_guests(dataset.manifest)
         self.photos = self._chosen_photos()
         self.looks: dict[str, dict[str, float]] = {}
         self.samples: dict[str, list[Sample]] = {}
@@ -175,8 +181,7 @@ class _Reporter:
 
     def _chosen_photos(self) -> pd.DataFrame:
         """Return photos: those of the people on the fakes, and some of every split."""
-        rows = self.dataset.manifest
-        photos = rows[rows["label"] == "real"].copy()
+        photos = self.rows[self.rows["label"] == "real"].copy()
         photos["order"] = _order(photos["identity"])
         photos = photos.sort_values(["order", "sample_id"])
         some = photos.groupby("split").head(self.limit)["sample_id"]
@@ -292,8 +297,7 @@ class _Reporter:
         """Find the attribute, of those that the edit leaves alone, in which people on fakes and photos differ most."""
         if self.known is None:
             return None
-        rows = self.dataset.manifest
-        reals = rows[(rows["label"] == "real") & rows["split"].isin(set(fakes["split"]))]
+        reals = self.rows[(self.rows["label"] == "real") & self.rows["split"].isin(set(fakes["split"]))]
         photographed = self.known.vectors(reals)
         before, after = self.known.vectors(fakes), self.known.vectors(fakes, attribute)
         if not len(photographed) or not len(before):
@@ -316,8 +320,7 @@ class _Reporter:
         name = f"photos, {setting['camera']}" if setting else "photos"
         if name not in spectra:
             spectra[name] = mean_power(images)
-        every = self.dataset.manifest
-        count = int(((every["label"] == "real") & (every["split"] == split)).sum())
+        count = int(((self.rows["label"] == "real") & (self.rows["split"] == split)).sum())
         found: dict[str, Any] = {"split": split, "n": count, "measured": len(rows), "peaks": peaks}
         found |= {"scenery": "", "camera": ""} | setting
         found["holds"] = all(bound.holds(peaks) for bound in PHOTO_BOUNDS) if self._native else None

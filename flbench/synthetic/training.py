@@ -99,7 +99,8 @@ class _Trainer:
         """Do one step."""
         recipe = self.recipe
         edits = FAMILIES[recipe.family].learnt
-        pairs = sample_pairs(faces, people, edits, recipe.batch, seed=recipe.seed, step=self.step)
+        emphasis = FAMILIES[recipe.family].emphasis
+        pairs = sample_pairs(faces, people, edits, recipe.batch, seed=recipe.seed, step=self.step, emphasis=emphasis)
         source, target, difference, wanted = (tensor.to(self.device) for tensor in pairs)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(recipe, self.step, share)
@@ -309,6 +310,7 @@ def _finish(trainer: _Trainer, faces: Faces, into: Path) -> dict[str, Any]:
         "recipe": asdict(recipe),
         "optimiser": "Adam (0.5, 0.99), warm-up, flat, linear fall; weights averaged exponentially",
         "edits_learnt": list(family.learnt),
+        "emphasis": dict(family.emphasis),
         "intensity": dict(family.intensity),
         "losses": "L1, but for the share `sharpness` after a [1 2 1] blur, + the same in the changed region / its "
         "area; least-squares patch discriminator; its attribute classifier",
