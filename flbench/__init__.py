@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from flbench.data.dataset import Dataset, read_dataset, write_dataset
     from flbench.data.importers import import_pairs
     from flbench.errors import FlbenchError
+    from flbench.evaluation import evaluate
     from flbench.jobs import carry_out, make_dataset, open_dataset, plan_run
     from flbench.locator import Batch, Locator, NeuralLocator, Prediction, Recipe, Reference, Training
+    from flbench.prediction import open_locator, predict_images
     from flbench.protocol import Category, Protocol, read_protocol
     from flbench.record import Record, read_record
     from flbench.registry import choose_method, find_protocol
@@ -23,8 +25,10 @@ _HOMES = {
     "data.dataset": ("Dataset", "read_dataset", "write_dataset"),
     "data.importers": ("import_pairs",),
     "errors": ("FlbenchError",),
+    "evaluation": ("evaluate",),
     "jobs": ("carry_out", "make_dataset", "open_dataset", "plan_run"),
     "locator": ("Batch", "Locator", "NeuralLocator", "Prediction", "Recipe", "Reference", "Training"),
+    "prediction": ("open_locator", "predict_images"),
     "protocol": ("Category", "Protocol", "read_protocol"),
     "record": ("Record", "read_record"),
     "registry": ("choose_method", "find_protocol"),
@@ -48,11 +52,14 @@ __all__ = [
     "Training",
     "carry_out",
     "choose_method",
+    "evaluate",
     "find_protocol",
     "import_pairs",
     "make_dataset",
     "open_dataset",
+    "open_locator",
     "plan_run",
+    "predict_images",
     "read_dataset",
     "read_protocol",
     "read_record",

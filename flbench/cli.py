@@ -17,6 +17,8 @@ import click
 from flbench import console
 from flbench import options as shared
 from flbench.cli_data import data
+from flbench.cli_plugins import check, new
+from flbench.cli_predict import predict
 from flbench.errors import FlbenchError, Interrupted, MethodError, PartialError, UsageError, suggest
 
 Command = Callable[..., Any]
@@ -116,7 +118,7 @@ def _plan(options: Mapping[str, Any], *, references: bool) -> Any:
     seeds = shared.seeds_of(options["seeds"])
     names = shared.split(options["methods"])
     if "all" in names:
-        names = [entry.name for entry in methods().values() if not entry.reference and not entry.broken]
+        names = [e.name for e in methods().values() if not (e.reference or e.broken or e.target)]
     everything = "all" in shared.split(options["protocols"])
     asked = list(protocols()) if everything else shared.split(options["protocols"])
     given = {key: shared.value_of(value) for key, value in shared.pairs_of(options["given"], "--set").items()}
@@ -356,7 +358,8 @@ def agree(study: Path, protocols: tuple[str, ...], into: Path | None, as_json: b
         console.files("written", [into] if into else [])
 
 
-main.add_command(data)
+for command in (data, check, new, predict):
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

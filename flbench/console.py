@@ -28,6 +28,7 @@ from flbench.streams import PIPE_WIDTH, Stream, err, out, printable
 if TYPE_CHECKING:
     import pandas as pd
 
+    from flbench.checks import Result
     from flbench.data.dataset import Dataset
     from flbench.data.importers import Report
     from flbench.data.inspection import Finding
@@ -184,11 +185,11 @@ def plain_plan(plan: Plan, estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def commands(lines: Iterable[str]) -> None:
+def commands(lines: Iterable[str], title: str = "Measured by:") -> None:
     """Print commands on stdout as they are to be typed, under a line that says what they do."""
     for place, line in enumerate(lines):
         if not place:
-            out().print(Text("Measured by:", "bold"))
+            out().print(Text(title, "bold"))
         out().print(Text(printable(line)), soft_wrap=True)
 
 
@@ -362,3 +363,13 @@ def findings(found: Sequence[Finding], dataset: Dataset) -> None:
         show([cards.finding_table(found, dataset.label)])
     else:
         _worded("ok", f"{dataset.label}: nothing is wrong")
+
+
+def checked(method: str, results: Sequence[Result]) -> None:
+    """Print what the conformance checks of a method found, and below a failed one how to mend it."""
+    rows: list[tuple[str, str, str]] = []
+    for result in results:
+        rows.append((result.status, result.check, result.what or result.holds))
+        if result.mend:
+            rows.append(("", "", f"to mend: {result.mend}"))
+    show([cards.table(("", "check", "what"), rows, title=method)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -34,6 +34,20 @@ class Prediction(NamedTuple):
 
     fakeness: Tensor
     score: Tensor | None = None
+
+
+class Unanswered(Exception):
+    """Raised by `predict` where some images of a batch have no map; the others are scored all the same.
+
+    Args:
+        prediction: Of the whole batch; the maps of unanswered images are not looked at.
+        reasons: Place in the batch to why there is no map.
+    """
+
+    def __init__(self, prediction: Prediction, reasons: Mapping[int, str]) -> None:
+        super().__init__(next(iter(reasons.values()), ""))
+        self.prediction = prediction
+        self.reasons = reasons
 
 
 class Batch(NamedTuple):
@@ -121,6 +135,8 @@ class Locator(ABC):
         licence: Licence of the method's code, and of weights it may load.
         variants: Named sets of options, addressed as `method:variant`.
         reference: A row that stands in every table and is never ranked.
+        target: For a method that works with something of the user's, addressed as `method:target`: "file", "folder"
+            or "command line". Its `__init__` then has the option `target`, an absolute path or the line as typed.
     """
 
     title: ClassVar[str]
@@ -128,6 +144,7 @@ class Locator(ABC):
     licence: ClassVar[str] = "Apache-2.0"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     reference: ClassVar[bool] = False
+    target: ClassVar[str] = ""
 
     def skip(self, protocol: Protocol) -> str | None:
         """Return why this method cannot run `protocol`, or None."""
@@ -176,6 +193,35 @@ class Reference(Locator):
     def predict_knowing(self, images: Tensor, truth: Tensor) -> Prediction:
         """Return fakeness maps given the ground truth, float32 (B, H, W). The default does not look at it."""
         return self.predict(images)
+
+
+class Replay(Locator):
+    """A locator that repeats what another program has said of images, by their names; the one kind that is told them.
+
+    It cannot learn anything from the images of a test that it is shown, since it predicts nothing: what it repeats
+    was written before, by a program that must not have seen labels or ground truth either.
+    """
+
+    @abstractmethod
+    def predict_named(self, images: Tensor, samples: Sequence[str], condition: str) -> Prediction:
+        """Return the fakeness maps of samples under a condition.
+
+        Args:
+            images: float32 (B, 3, H, W) in [0, 1].
+            samples: Their `sample_id`s.
+            condition: "clean", or the name of a degradation.
+
+        Raises:
+            Unanswered: Some samples have no map.
+        """
+
+    def predict(self, images: Tensor) -> Prediction:
+        """Refuse: an image alone does not say which map is its own.
+
+        Raises:
+            MethodError: Always.
+        """
+        raise MethodError(f"{type(self).__name__} goes by names, not by pixels", hint="use it on a data set's samples")
 
 
 class NeuralLocator(Locator):

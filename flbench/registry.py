@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from flbench.claims import Claims, read_claims
 from flbench.errors import FlbenchError, MethodError, UsageError, suggest
 from flbench.protocol import Protocol, read_protocol
+from flbench.targets import KINDS, Target, describe_target
 
 if TYPE_CHECKING:
     from flbench.locator import Locator
@@ -31,7 +32,7 @@ DATASET_GROUP = "flbench.datasets"
 PARSER_GROUP = "flbench.parsers"
 REQUIRED = "<required>"
 CLAIMS = "claims.toml"
-_CONTRACT = {"Locator", "NeuralLocator", "Reference"}
+_CONTRACT = {"Locator", "NeuralLocator", "Reference", "Replay"}
 _NOT_INSTALLED = "flbench.methods is not installed"
 
 
@@ -54,6 +55,7 @@ class MethodEntry:
         complete: Whether `options` is all there is; false if the class derives from another method.
         distribution: Distribution and version that brought it.
         source: sha256 of its file, part of the identity of a fit.
+        target: What stands behind the colon in place of a variant, one of `targets.KINDS`; "" for a variant.
         broken: Why it cannot be used, "" if it can.
     """
 
@@ -71,6 +73,7 @@ class MethodEntry:
     complete: bool = True
     distribution: str = ""
     source: str = ""
+    target: str = ""
     broken: str = ""
 
 
@@ -82,21 +85,33 @@ class MethodChoice:
         entry: The method.
         variant: Name of the variant, "" for the default.
         given: Options set by the user.
+        target: What the method works with, for one that takes a target.
+        ready: A locator that was given from Python, used as it is.
     """
 
     entry: MethodEntry
     variant: str = ""
     given: Mapping[str, Any] = field(default_factory=dict)
+    target: Target | None = None
+    ready: Locator | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:
-        """`method` or `method:variant`."""
+        """`method`, `method:variant`, or `method:target@content`, with eight digits of the target's fingerprint."""
+        if self.target is not None:
+            return f"{self.entry.name}:{self.target.label}@{self.target.digest[:8]}"
         return f"{self.entry.name}:{self.variant}" if self.variant else self.entry.name
 
     @property
+    def text(self) -> str:
+        """What `choose_method` resolves to this choice; unlike the name it may hold a path."""
+        return self.name if self.target is None else f"{self.entry.name}:{self.target.place}"
+
+    @property
     def options(self) -> dict[str, Any]:
-        """Every option: defaults, then the variant's, then the user's."""
-        return {**self.entry.options, **self.entry.variants.get(self.variant, {}), **self.given}
+        """Every option: defaults, then the variant's, then the user's; a target by the fingerprint of its content."""
+        target = {} if self.target is None else {"target": f"sha256:{self.target.digest}"}
+        return {**self.entry.options, **self.entry.variants.get(self.variant, {}), **self.given, **target}
 
 
 @cache
@@ -182,6 +197,8 @@ def _describe(name: str, module: str, kind: str, path: Path | None, distribution
         return broken(f"{path.name}: the default of option {error} is not a literal")
     if not isinstance(given.get("title"), str) and bases <= _CONTRACT:
         return broken(f"{path.name}: class {node.name} states no title")
+    if given.get("target", "") not in ("", *KINDS):
+        return broken(f"{path.name}: target is {given['target']!r}, known are {', '.join(KINDS)}")
     return MethodEntry(
         name=name,
         module=module,
@@ -191,12 +208,13 @@ def _describe(name: str, module: str, kind: str, path: Path | None, distribution
         paper=str(given.get("paper", "")),
         licence=str(given.get("licence", "Apache-2.0")),
         reference=bool(given.get("reference", "Reference" in bases)),
-        trains="fit" in functions or not bases <= {"Locator", "Reference"},
+        trains="fit" in functions or not bases <= _CONTRACT - {"NeuralLocator"},
         variants=given.get("variants", {}),
         options=options,
         complete=bases <= _CONTRACT,
         distribution=distribution,
         source=hashlib.sha256(source).hexdigest(),
+        target=given.get("target", ""),
     )
 
 
@@ -231,10 +249,10 @@ def _signature(function: ast.FunctionDef | None) -> dict[str, Any]:
 
 
 def choose_method(text: str, given: Mapping[str, Any] | None = None) -> MethodChoice:
-    """Resolve `name` or `name:variant` and check the options set by the user.
+    """Resolve `name`, `name:variant` or `name:target` and check the options set by the user.
 
     Raises:
-        UsageError: Unknown method, variant or option, or a required option that is not given.
+        UsageError: Unknown method, variant or option, or a required option or target that is not given.
         MethodError: The method is broken.
     """
     name, _, variant = text.partition(":")
@@ -243,12 +261,16 @@ def choose_method(text: str, given: Mapping[str, Any] | None = None) -> MethodCh
         raise UsageError(f"unknown method {name!r}", hint=suggest(name, list(methods())))
     if entry.broken:
         raise MethodError(f"method {name} is broken: {entry.broken}")
-    if variant and variant not in entry.variants:
+    if entry.target:
+        choice = MethodChoice(entry=entry, given=dict(given or {}), target=describe_target(entry.target, variant, name))
+    elif variant and variant not in entry.variants:
         raise UsageError(f"method {name} has no variant {variant!r}", hint=suggest(variant, list(entry.variants)))
-    choice = MethodChoice(entry=entry, variant=variant, given=dict(given or {}))
+    else:
+        choice = MethodChoice(entry=entry, variant=variant, given=dict(given or {}))
+    known = [option for option in entry.options if not entry.target or option != "target"]
     for option in choice.given:
-        if entry.complete and option not in entry.options:
-            raise UsageError(f"method {name} has no option {option!r}", hint=suggest(option, list(entry.options)))
+        if option not in known and (entry.complete or entry.target):
+            raise UsageError(f"method {name} has no option {option!r}", hint=suggest(option, known))
     for option, value in choice.options.items():
         if value == REQUIRED:
             raise UsageError(f"method {name} needs the option {option!r}", hint=f"--set {option}=...")
@@ -269,12 +291,14 @@ def load_method(choice: MethodChoice) -> Locator:
     """
     from flbench.locator import Locator
 
+    if choice.ready is not None:
+        return choice.ready
     entry = choice.entry
     try:
         kind = getattr(importlib.import_module(entry.module), entry.kind)
         if not issubclass(kind, Locator):
             raise TypeError(f"{entry.kind} does not derive from Locator")
-        return kind(**choice.options)
+        return kind(**choice.options | ({} if choice.target is None else {"target": choice.target.place}))
     except FlbenchError:
         raise
     except Exception as error:

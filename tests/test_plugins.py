@@ -58,6 +58,8 @@ def test_a_method_of_another_distribution_is_listed_and_runs(installed: Path, bo
     row = names(installed)["residual"]
     assert row["distribution"] == "flbench-residual 0.1.0"
     assert row["options"] == {"window": 15, "scale": 1e-4}
+    (checked,) = json.loads(flbench("check", "residual", "--json", path=installed).stdout)
+    assert {check["status"] for check in checked["checks"]} == {"ok", "skipped"}
     words = ["--method", "residual", "--set", "window=7", "--protocol", "in_gan", "--data", str(boxes.folder)]
     done = flbench("run", *words, "--study", str(tmp_path), "--json", path=installed)
     (record,) = (r for r in json.loads(done.stdout) if r["method"]["name"] == "residual")

@@ -24,7 +24,7 @@ from flbench.files import atomic_write, write_text
 from flbench.locator import Locator
 from flbench.protocol import Protocol, TestSlice, fingerprint
 from flbench.record import DatasetInfo, MethodInfo, ProtocolInfo, Record, Result, Status
-from flbench.registry import load_method
+from flbench.registry import MethodChoice, load_method
 from flbench.scoring.comparison import gamma
 from flbench.scoring.statistics import summarise
 from flbench.study import GALLERY, LOG, RECORD, SCORES, Study
@@ -141,7 +141,7 @@ def _recall(
     log = study.cell_folder(cell.id) / LOG
 
     def ready() -> Predictor:
-        locator = _ready(cell, document, study, runtime)
+        locator = ready_locator(cell.method, document, study, runtime)
         return Predictor(locator, cell.method.name, runtime, log, memory.timer(key))
 
     size = int(cell.protocol.size)
@@ -158,13 +158,19 @@ def _parameters(cell: Cell, fits: Mapping[str, Mapping[str, Any]]) -> int:
     return load_method(cell.method).parameters
 
 
-def _ready(cell: Cell, fit: Mapping[str, Any] | None, study: Study, runtime: Runtime) -> Locator:
+def ready_locator(method: MethodChoice, fit: Mapping[str, Any] | None, study: Study, runtime: Runtime) -> Locator:
     """Return a locator with what its fit learnt, on the device.
 
+    Args:
+        method: The method with its options.
+        fit: What its `fit.json` says; None for a method that learns nothing.
+        study: Where the fit is.
+        runtime: Device.
+
     Raises:
-        MethodError: The weights are not those that the fit wrote.
+        MethodError: The method cannot be loaded, or the weights are not those that the fit wrote.
     """
-    locator = load_method(cell.method)
+    locator = load_method(method)
     if fit is not None:
         folder = study.fit_folder(fit["fit"])
         if weights_digest(folder) != fit["weights"]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flbench.data.dataset import ENTIRE, Dataset, Selection, lacks_other, missing, select_test
-from flbench.errors import UsageError
+from flbench.errors import MethodError, UsageError
 from flbench.protocol import Protocol, TestSlice, fingerprint
 from flbench.registry import MethodChoice
 from flbench.study import Study
@@ -310,7 +310,7 @@ def unit_to_json(unit: Unit) -> dict[str, Any]:
     """Return a unit as JSON, for the process that carries it out."""
 
     def method(choice: MethodChoice) -> dict[str, Any]:
-        return {"name": choice.name, "given": dict(choice.given)}
+        return {"name": choice.text, "given": dict(choice.given), "target": choice.target and choice.target.digest}
 
     def plain(part: Fit | Cell) -> dict[str, Any]:
         document = {key: getattr(part, key) for key in part.__dataclass_fields__}
@@ -322,11 +322,17 @@ def unit_to_json(unit: Unit) -> dict[str, Any]:
 
 
 def unit_from_json(document: Mapping[str, Any]) -> Unit:
-    """Return the unit that `unit_to_json` wrote."""
+    """Return the unit that `unit_to_json` wrote.
+
+    Raises:
+        MethodError: A method is broken by now, or its target has changed.
+    """
     from flbench.registry import choose_method
 
     def rebuilt(part: Mapping[str, Any]) -> dict[str, Any]:
         choice = choose_method(part["method"]["name"], part["method"]["given"])
+        if (choice.target and choice.target.digest) != part["method"].get("target"):
+            raise MethodError(f"the target of {choice.name} changed after the run was planned", hint="run it again")
         return {**part, "method": choice, "protocol": Protocol.model_validate(part["protocol"])}
 
     fits = tuple(Fit(**rebuilt(part)) for part in document["fits"])

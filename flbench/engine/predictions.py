@@ -21,7 +21,8 @@ LIMIT = 1 << 30
 Outcome = tuple[np.ndarray, float | None] | str
 """Map and score of an image, or why there is none."""
 
-Predict = Callable[[Sequence[Example]], list[Outcome]]
+Predict = Callable[[Sequence[Example], Sequence[str], str], list[Outcome]]
+"""Examples, their names and that of their condition to outcomes."""
 
 
 @dataclass
@@ -96,7 +97,7 @@ class Recall:
         known = None if self._memory is None else self._memory.get(key)
         if known is None:
             self._predict = self._predict or self._open()
-            known = self._predict(examples) if examples else []
+            known = self._predict(examples, samples, condition.name) if examples else []
             if self._memory is not None:
                 self._memory.put(key, known)
         return known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from flbench.data.batches import Example, to_tensor
 from flbench.engine.predictions import Outcome, Timer
 from flbench.engine.runtime import Runtime
 from flbench.errors import FlbenchError, MethodError
-from flbench.locator import Locator, Prediction, Reference
+from flbench.locator import Locator, Prediction, Reference, Replay, Unanswered
 
 FAILURES_IN_A_ROW = 5
 """A method that fails on this many images before it succeeds on one is stopped."""
@@ -41,40 +41,52 @@ class Predictor:
         self._failures = 0
         self._succeeded = False
 
-    def __call__(self, examples: Sequence[Example]) -> list[Outcome]:
+    def __call__(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> list[Outcome]:
         """Return map and score of every example, or the reason why there is none.
 
         A batch that raises is tried again image by image, so that one bad image costs one row.
+
+        Args:
+            examples: Images with their ground truth, which only a reference row is shown.
+            samples: Their names, which only a `Replay` is told.
+            condition: Name of the condition they are under.
 
         Raises:
             MethodError: The output breaks the contract, or the first images all fail.
         """
         started = time.perf_counter()
         try:
-            outcome: list[Outcome] = list(self._batch(examples))
+            outcome = self._batch(examples, samples, condition)
         except FlbenchError:
             raise
         except Exception:
-            outcome = [self._single(example) for example in examples]
+            outcome = [self._single(example, name, condition) for example, name in zip(examples, samples, strict=True)]
         self.timer.predict_s += time.perf_counter() - started
         self.timer.images += len(examples)
         return outcome
 
-    def _batch(self, examples: Sequence[Example]) -> Iterator[tuple[np.ndarray, float | None]]:
+    def _batch(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> list[Outcome]:
         images = to_tensor(np.stack([example.image for example in examples]), self.runtime.device)
+        reasons: Mapping[int, str] = {}
         with torch.inference_mode():
-            if isinstance(self.locator, Reference):
-                truth = torch.from_numpy(np.stack([example.truth for example in examples])).to(self.runtime.device)
-                prediction = self.locator.predict_knowing(images, truth)
-            else:
-                prediction = self.locator.predict(images)
+            try:
+                if isinstance(self.locator, Reference):
+                    truth = torch.from_numpy(np.stack([example.truth for example in examples])).to(self.runtime.device)
+                    prediction = self.locator.predict_knowing(images, truth)
+                elif isinstance(self.locator, Replay):
+                    prediction = self.locator.predict_named(images, samples, condition)
+                else:
+                    prediction = self.locator.predict(images)
+            except Unanswered as some:
+                prediction, reasons = some.prediction, some.reasons
         maps, scores = self._checked(prediction, images)
         self._failures, self._succeeded = 0, True
-        return iter(zip(maps, scores, strict=True))
+        answers = enumerate(zip(maps, scores, strict=True))
+        return [f"error: {reasons[place]}" if place in reasons else answer for place, answer in answers]
 
-    def _single(self, example: Example) -> Outcome:
+    def _single(self, example: Example, sample: str, condition: str) -> Outcome:
         try:
-            return next(self._batch([example]))
+            return self._batch([example], [sample], condition)[0]
         except FlbenchError:
             raise
         except Exception as error:

@@ -1,0 +1,87 @@
+"""Maps that another program has written into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from flbench.errors import MethodError
+from flbench.locator import Prediction, Replay, Unanswered
+
+from ._answers import SCORES, SUFFIXES, read_map, read_scores, scores_of
+from ._networks import resize, size_of
+
+
+class FolderOfMaps(Replay):
+    """Maps in a folder, written by any program in any language and found by the names of the samples.
+
+    The map of a sample is `<sample_id>.png` or `.npy` (see `_answers`); a `/` in the name is a folder, or `__`. Maps of
+    degraded images lie in a folder with the name of the condition, such as `jpeg-50/`. Beside the maps `scores.csv`
+    with the columns `sample_id,score` may give the probabilities that images are fake; without it scores follow from
+    the maps. A map of another size is resized (antialiased bilinear) to the images of the protocol; a sample without a
+    map counts as failed, with the worst values.
+
+    Args:
+        target: The folder, given as `maps:FOLDER`.
+    """
+
+    title = "Folder of maps"
+    licence = "not stated"
+    target = "folder"
+
+    def __init__(self, *, target: str = "") -> None:
+        self.folder = Path(target)
+        self._maps: dict[str, list[Path]] | None = None
+        self._scores: dict[str, dict[str, float] | None] = {}
+        self._named = bool(target)
+
+    def predict_named(self, images: Tensor, samples: Sequence[str], condition: str) -> Prediction:
+        """Return the maps of samples, at the size of the images.
+
+        Raises:
+            Unanswered: Samples without a map, or whose map cannot be used.
+            MethodError: The scores are damaged.
+        """
+        below = "" if condition == "clean" else f"{condition}/"
+        if below not in self._scores:
+            self._scores[below] = read_scores(self.folder / below / SCORES, "sample_id")
+        reasons: dict[int, str] = {}
+        maps = torch.zeros(len(samples), *size_of(images))
+        for place, sample in enumerate(samples):
+            try:
+                maps[place] = resize(read_map(self._find(below, sample))[None], size_of(images))[0].clamp(0, 1)
+            except ValueError as error:
+                reasons[place] = str(error)
+        scores = scores_of(samples, self._scores[below], reasons)
+        prediction = Prediction(maps.to(images.device), scores)
+        if reasons:
+            raise Unanswered(prediction, reasons)
+        return prediction
+
+    def _find(self, below: str, sample: str) -> Path:
+        """Return the file of a sample's map.
+
+        Raises:
+            ValueError: There is none, or more than one.
+        """
+        names = dict.fromkeys((f"{below}{sample}", below + sample.replace("/", "__")))
+        found = [path for name in names for path in self._listed().get(name, [])]
+        if len(found) != 1:
+            what = "no map" if not found else f"{len(found)} maps ({', '.join(path.name for path in found)})"
+            raise ValueError(f"{what} for {sample}{f' under {below[:-1]}' if below else ''}")
+        return found[0]
+
+    def _listed(self) -> dict[str, list[Path]]:
+        """Return the maps by their place below the folder, without suffix."""
+        if not self._named:
+            raise MethodError("no folder of maps is given", hint="maps:FOLDER")
+        if self._maps is None:
+            self._maps = {}
+            for path in sorted(self.folder.rglob("*")):
+                if path.suffix.lower() in SUFFIXES:
+                    name = path.relative_to(self.folder).with_suffix("").as_posix()
+                    self._maps.setdefault(name, []).append(path)
+        return self._maps
