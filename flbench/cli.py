@@ -19,7 +19,8 @@ from flbench import options as shared
 from flbench.cli_data import data
 from flbench.cli_plugins import check, new
 from flbench.cli_predict import predict
-from flbench.errors import FlbenchError, Interrupted, MethodError, PartialError, UsageError, suggest
+from flbench.cli_show import list_, show
+from flbench.errors import FlbenchError, Interrupted, MethodError, PartialError
 
 Command = Callable[..., Any]
 
@@ -219,65 +220,6 @@ def fit(study: Path, as_json: bool, **options: Any) -> None:
         console.fits(fits, store)
 
 
-@main.command("list")
-@click.argument("what", type=click.Choice(["all", "methods", "protocols", "data"]), default="all")
-@shared.as_json
-def list_(what: str, as_json: bool) -> None:
-    """List methods, protocols and data sets; imports none of them."""
-    from flbench.registry import dataset_makers, find_protocol, load_maker, methods, protocols
-
-    document: dict[str, Any] = {}
-    if what in ("all", "methods"):
-        document["methods"] = list(methods().values())
-    if what in ("all", "protocols"):
-        document["protocols"] = [find_protocol(name) for name in protocols()]
-    if what in ("all", "data"):
-        document["data"] = [{"name": name, "profiles": list(load_maker(name).PROFILES)} for name in dataset_makers()]
-    if as_json:
-        console.json_out(console.plain_listing(document))
-    else:
-        console.listing(document)
-
-
-@main.command()
-@click.argument("name")
-@shared.study
-@shared.as_json
-def show(name: str, study: Path, as_json: bool) -> None:
-    """Show one method, protocol, data set made by code, or cell of a study in full; or the metric conventions."""
-    from flbench.registry import dataset_makers, find_protocol, load_maker, methods, protocols
-    from flbench.study import Study
-
-    if name == "conventions":
-        from flbench.scoring.conventions import AXES, CONVENTIONS
-
-        if as_json:
-            console.json_out({"axes": AXES, "conventions": CONVENTIONS})
-        else:
-            console.conventions(AXES, CONVENTIONS)
-        return
-    base = name.partition(":")[0]
-    if base in methods():
-        entry = methods()[base]
-        console.json_out(console.plain_listing({"methods": [entry]})["methods"][0]) if as_json else console.method_card(
-            entry
-        )
-        return
-    if name in protocols() or name.endswith(".toml"):
-        protocol = find_protocol(name)
-        console.json_out(protocol.model_dump(mode="json")) if as_json else console.protocol_card(protocol)
-        return
-    if name in dataset_makers():
-        page = load_maker(name).datasheet()
-        console.json_out({"name": name, "datasheet": page}) if as_json else console.page(page)
-        return
-    record = Study(study).record(name)
-    if record is None:
-        known = [*methods(), *protocols(), *dataset_makers(), *(r.cell for r in Study(study).records())]
-        raise UsageError(f"nothing is called {name!r}", hint=suggest(name, known))
-    click.echo(record.to_json(), nl=False) if as_json else console.record_card(record)
-
-
 @main.command()
 @shared.study
 @click.option(
@@ -358,7 +300,7 @@ def agree(study: Path, protocols: tuple[str, ...], into: Path | None, as_json: b
         console.files("written", [into] if into else [])
 
 
-for command in (data, check, new, predict):
+for command in (data, check, new, predict, list_, show):
     main.add_command(command)
 
 if __name__ == "__main__":

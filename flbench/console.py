@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from flbench.data.parsing import Filled
     from flbench.engine.costs import Estimate
     from flbench.engine.plan import Plan
-    from flbench.registry import MethodEntry
+    from flbench.footprint import Footprint
+    from flbench.method_file import MethodEntry
     from flbench.study import Study
 
 _NAMED = 10
@@ -321,6 +322,11 @@ def listing(document: Mapping[str, Any]) -> None:
 def method_card(entry: MethodEntry) -> None:
     """Print all that is known of a method without importing it."""
     show(cards.method_tables(entry))
+
+
+def footprint(name: str, measured: Footprint) -> None:
+    """Print what a method costs here."""
+    show([cards.footprint_table(name, measured)])
 
 
 def protocol_card(protocol: Protocol) -> None:

@@ -20,9 +20,10 @@ from flbench.engine.plan import Request, make_plan
 from flbench.engine.runtime import Events, Runtime
 from flbench.errors import UsageError
 from flbench.locator import Locator, Prediction
+from flbench.method_file import MethodEntry
 from flbench.protocol import Protocol
 from flbench.record import Record
-from flbench.registry import MethodChoice, MethodEntry, find_protocol
+from flbench.registry import MethodChoice, find_protocol
 from flbench.study import RECORD, Study
 
 Progress = Callable[[str, int, int], None]

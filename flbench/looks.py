@@ -19,7 +19,8 @@ from torch import Tensor
 
 from flbench.errors import FlbenchError, MethodError
 from flbench.locator import Locator, NeuralLocator, Prediction, Reference, Replay, options_of
-from flbench.registry import REQUIRED, MethodChoice, choose_method, find_protocol, load_method, protocols
+from flbench.method_file import REQUIRED
+from flbench.registry import MethodChoice, choose_method, find_protocol, load_method, protocols
 from flbench.trial import IMAGES, SHOWN, Shown, Trial, ask, changed, make_images, untouched, world
 
 TOLERANCE = 1e-4

@@ -27,8 +27,10 @@ from ._networks import (
     weights_missing,
 )
 
-BACKBONES = ("tf_efficientnet_lite0", "legacy_xception")
+BACKBONES = ("tf_efficientnet_lite0", "legacy_xception", "vgg16")
 ATTENTIONS = ("regression", "template")
+SUPERVISIONS = ("map", "label")
+PEAK = 0.75
 ENLARGEMENTS = ("bilinear", "nearest")
 LEAST = 32  # pixels: Xception's unpadded stem needs some
 TEMPLATES = 10
@@ -45,24 +47,28 @@ class AttentionMap(NeuralLocator):
 
     The default starts from the same network and ImageNet weights as the default of `fakelocator`, cut after the
     stage of stride 16 (8 x 8 at 128 px). `paper` is Xception, cut after block 7 (19 x 19 at 299 px), with the optimiser
-    of `fakelocator:paper`, since FakeLocator's authors name none for the baseline.
+    of `fakelocator:paper`, since FakeLocator's authors name none for the baseline. `vgg16` is the other backbone of
+    Dang et al., cut after its third pooling (28 x 28 at 224 px), its features averaged where VGG has two wide layers.
 
-    Loss: `map_weight` x mean |map - shrunk truth| + cross-entropy of the classifier.
+    Loss: `map_weight` x the map's loss + cross-entropy of the classifier. With `supervision` by the "map" that is mean
+    |map - shrunk truth|; by the "label", which Dang et al. call weak, it is the mean of the map for a real image, and
+    |maximum of the map - 0.75| for a fake.
 
     Args:
-        backbone: "tf_efficientnet_lite0" or "legacy_xception", of timm.
+        backbone: "tf_efficientnet_lite0", "legacy_xception" or "vgg16", of timm.
         weights: "imagenet" or "none".
         download: Whether weights may be fetched over the network; those of tf_efficientnet_lite0 are installed.
         attention: "regression": a separable convolution and a sigmoid. "template": a weighted sum of the mean map
             of the training fakes and their first ten principal maps, weights regressed from the image, clamped to
             [0, 1].
+        supervision: "map": by the ground truth. "label": by whether the image is a fake.
         binarise: Whether the map is 0 or 1, in the ground truth while fitting as in the prediction.
         truth_threshold: Ground truth at or above is 1, when `binarise`.
         map_threshold: Enlarged map at or above is 1, when `binarise`.
         enlarge: "bilinear" or "nearest", from the coarse map to the image's size.
         map_weight: Weight of the map's loss.
         input_size: Side in pixels that images are resized to for the network; None: their own.
-        steps: See `flbench.locator.Recipe`, as for all that follow.
+        steps: Optimiser steps of a fit; None: `epochs` decides.
         epochs: Passes over the training slice, when `steps` is None.
         batch: Images per step.
         lr: Peak learning rate.
@@ -90,8 +96,22 @@ class AttentionMap(NeuralLocator):
             "schedule": "constant",
             "flip": False,
         },
+        "vgg16": {
+            "backbone": "vgg16",
+            "input_size": 224,
+            "steps": None,
+            "epochs": 10.0,
+            "batch": 8,
+            "lr": 1e-4,
+            "beta1": 0.99,
+            "beta2": 0.999,
+            "weight_decay": 1e-7,
+            "schedule": "constant",
+            "flip": False,
+        },
         "gray": {"binarise": False},
         "template": {"attention": "template"},
+        "weak": {"supervision": "label"},
     }
 
     def __init__(
@@ -101,6 +121,7 @@ class AttentionMap(NeuralLocator):
         weights: str = "imagenet",
         download: bool = False,
         attention: str = "regression",
+        supervision: str = "map",
         binarise: bool = True,
         truth_threshold: float = 0.1,
         map_threshold: float = 0.5,
@@ -133,6 +154,7 @@ class AttentionMap(NeuralLocator):
         self.weights = choose("weights", weights, ("imagenet", "none"))
         self.download = download
         self.attention = choose("attention", attention, ATTENTIONS)
+        self.supervision = choose("supervision", supervision, SUPERVISIONS)
         self.binarise = binarise
         self.truth_threshold = truth_threshold
         self.map_threshold = map_threshold
@@ -173,14 +195,16 @@ class AttentionMap(NeuralLocator):
         training.optimise(module, self.loss, self.recipe)
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        """Return the weighted L1 loss of the coarse map plus the cross-entropy of the classifier."""
+        """Return the weighted loss of the coarse map plus the cross-entropy of the classifier."""
         images, truth = batch.images, self._target(batch.fakeness)
         if self.input_size is not None:
             size = (self.input_size, self.input_size)
             images, truth = resize(images, size), resize(truth, size)
         maps, logits = module(images)
-        shrunk = resize(pad(truth.unsqueeze(1), least=LEAST).squeeze(1), size_of(maps))
         head = F.binary_cross_entropy_with_logits(logits.float(), batch.labels)
+        if self.supervision == "label":
+            return self.map_weight * peak_loss(maps.float(), batch.labels) + head
+        shrunk = resize(pad(truth.unsqueeze(1), least=LEAST).squeeze(1), size_of(maps))
         return self.map_weight * (maps.float() - shrunk).abs().mean() + head
 
     def forward(self, module: nn.Module, images: Tensor) -> Prediction:
@@ -202,11 +226,22 @@ class AttentionMap(NeuralLocator):
         return (truth >= self.truth_threshold).float() if self.binarise else truth
 
 
+def peak_loss(maps: Tensor, labels: Tensor) -> Tensor:
+    """Return the weakly supervised loss of Dang et al.: no activation for real images, a peak of 0.75 for fakes.
+
+    Args:
+        maps: float32 (B, h, w) in [0, 1].
+        labels: float32 (B,), 1 for a fake.
+    """
+    real, fake = maps.mean(dim=(1, 2)), (maps.amax(dim=(1, 2)) - PEAK).abs()
+    return torch.where(labels > 0.5, fake, real).mean()
+
+
 class _Network(nn.Module):
     """A timm classifier cut in two, with the attention map between the halves.
 
     Args:
-        backbone: tf_efficientnet_lite0 or legacy_xception without its last layer.
+        backbone: One of `BACKBONES` without its last layer.
         normalise: What the backbone expects.
         attention: "regression" or "template".
     """
@@ -216,7 +251,11 @@ class _Network(nn.Module):
         parts: dict[str, Any] = dict(backbone.named_children())
         parts.pop("global_pool", None)
         stages = list(parts.pop("blocks", ()))
-        if stages:
+        if "features" in parts:  # VGG
+            layers = list(parts["features"])
+            third = [place for place, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)][2]
+            first, last = layers[: third + 1], layers[third + 1 :]
+        elif stages:
             first = [parts["conv_stem"], parts["bn1"], *stages[:5]]
             last = [*stages[5:], parts["conv_head"], parts["bn2"]]
         else:
@@ -228,9 +267,9 @@ class _Network(nn.Module):
         self.normalise = normalise
         self.first = nn.Sequential(*first)
         self.last = nn.Sequential(*last)
-        channels = self._channels()
+        channels, features = self._channels()
         self.attention = _Templates(channels) if attention == "template" else _Regression(channels)
-        self.classifier = nn.Linear(int(backbone.num_features), 1)  # type: ignore[arg-type]
+        self.classifier = nn.Linear(features, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return coarse maps (B, h, w) in [0, 1] and logits (B,) of images (B, 3, H, W) in [0, 1]."""
@@ -241,12 +280,13 @@ class _Network(nn.Module):
         return maps.squeeze(1), self.classifier(pooled).squeeze(1)
 
     @torch.no_grad()
-    def _channels(self) -> int:
-        """Return the number of channels where the backbone is cut."""
-        self.first.eval()
-        channels = self.first(torch.zeros(1, 3, LEAST, LEAST)).shape[1]
-        self.first.train()
-        return int(channels)
+    def _channels(self) -> tuple[int, int]:
+        """Return the number of channels where the backbone is cut, and at its end."""
+        self.eval()
+        middle = self.first(torch.zeros(1, 3, LEAST, LEAST))
+        end = self.last(middle)
+        self.train()
+        return int(middle.shape[1]), int(end.shape[1])
 
 
 class _Regression(nn.Sequential):

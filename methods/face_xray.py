@@ -59,7 +59,7 @@ class FaceXray(NeuralLocator):
         hidden: Channels in which the feature maps are merged.
         map_weight: Weight of the boundary's loss.
         input_size: Side in pixels that images are resized to for the network, and the map back; None: their own.
-        steps: See `flbench.locator.Recipe`, as for all that follow.
+        steps: Optimiser steps of a fit; None: `epochs` decides.
         epochs: Passes over the training slice, when `steps` is None.
         batch: Images per step, of which the half that are photos is used, each twice.
         lr: Peak learning rate.

@@ -72,7 +72,7 @@ class FakeLocator(NeuralLocator):
         score_weight: Weight of the head's loss.
         face_parsing: Whether face attention maps are used while fitting.
         input_size: Side in pixels that images are resized to for the network, and the map back; None: their own.
-        steps: See `flbench.locator.Recipe`, as for all that follow.
+        steps: Optimiser steps of a fit; None: `epochs` decides.
         epochs: Passes over the training slice, when `steps` is None.
         batch: Images per step.
         lr: Peak learning rate.
@@ -172,14 +172,14 @@ class FakeLocator(NeuralLocator):
                 fill_from_shipped(segmenter.encoder)
             else:
                 segmenter = self._pretrained()
-        network = _Network(
-            segmenter,
-            Normalise(self.encoder),
-            limiting=self.limiting,
-            classifier=self.classifier,
-            # PAN halves the deepest feature map three times more.
-            least=128 if self.architecture.lower() == "pan" else 32,
-        )
+        # PAN halves the deepest feature map three times more.
+        least = max(128 if self.architecture.lower() == "pan" else 32, self.input_size or 0)
+        given: dict[str, Any] = {"limiting": self.limiting, "classifier": self.classifier, "least": least}
+        try:
+            network = _Network(segmenter, Normalise(self.encoder), **given)
+        except AssertionError as error:  # timm's transformers with windows are made for images of one size
+            hint = "set input_size to the size that it was made for"
+            raise MethodError(f"encoder {self.encoder} takes no images of this size: {error}", hint=hint) from error
         # channels_last is faster on a CPU, but mobileone's backward pass aborts the process with it (torch 2.15).
         return network if "mobileone" in self.encoder else network.to(memory_format=torch.channels_last)
 

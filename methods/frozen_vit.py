@@ -44,7 +44,7 @@ class FrozenViT(NeuralLocator):
         map_weight: Weight of the map's loss.
         score_weight: Weight of the score's loss.
         input_size: Side in pixels that images are resized to for the network, and the map back; None: their own.
-        steps: See `flbench.locator.Recipe`, as for all that follow.
+        steps: Optimiser steps of a fit; None: `epochs` decides.
         epochs: Passes over the training slice, when `steps` is None.
         batch: Images per step.
         lr: Peak learning rate.

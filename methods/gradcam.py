@@ -53,7 +53,7 @@ class GradCam(NeuralLocator):
             gets, the deepest.
         scale: "peak": a map's largest value is 1. "score": it is the image's score.
         input_size: Side in pixels that images are resized to for the network; None: their own.
-        steps: See `flbench.locator.Recipe`, as for all that follow.
+        steps: Optimiser steps of a fit; None: `epochs` decides.
         epochs: Passes over the training slice, when `steps` is None.
         batch: Images per step.
         lr: Peak learning rate.

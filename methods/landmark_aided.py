@@ -57,7 +57,7 @@ class LandmarkAided(NeuralLocator):
         score_weight: Weight of the detection's loss.
         part_weight: Weight of the heat map's loss.
         input_size: Side in pixels that images are resized to for the network, and the map back; None: their own.
-        steps: See `flbench.locator.Recipe`, as for all that follow.
+        steps: Optimiser steps of a fit; None: `epochs` decides.
         epochs: Passes over the training slice, when `steps` is None.
         batch: Images per step.
         lr: Peak learning rate.

@@ -44,7 +44,7 @@ class NoiseResidual(NeuralLocator):
         most_noise: Largest one; each photo draws its own in between.
         window: Side in pixels of the square over which the residual's energy is averaged, odd.
         half: Deviation, as a multiple of the photos' mean, at which the map is 0.5.
-        steps: See `flbench.locator.Recipe`, as for all that follow.
+        steps: Optimiser steps of a fit; None: `epochs` decides.
         epochs: Passes over the training slice, when `steps` is None.
         batch: Images per step, half of them photos.
         lr: Peak learning rate.

@@ -58,7 +58,7 @@ class PatchForensics(NeuralLocator):
         download: Whether weights may be fetched over the network; those of tf_efficientnet_lite0 are installed.
         average: What is averaged over patches for the image score: "probabilities", as in the paper, or "logits".
         input_size: Side in pixels that images are resized to for the network; None: their own.
-        steps: See `flbench.locator.Recipe`, as for all that follow.
+        steps: Optimiser steps of a fit; None: `epochs` decides.
         epochs: Passes over the training slice, when `steps` is None.
         batch: Images per step.
         lr: Peak learning rate.

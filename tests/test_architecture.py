@@ -17,7 +17,18 @@ MODULES = sorted([*ROOT.glob("flbench/**/*.py"), *ROOT.glob("methods/**/*.py")])
 NAMES = [path.relative_to(ROOT).as_posix() for path in MODULES]
 each_module = pytest.mark.parametrize("path", MODULES, ids=NAMES)
 
-CONTRACT = ("claims", "condition", "documents", "errors", "files", "locator", "protocol", "record", "targets")
+CONTRACT = (
+    "claims",
+    "condition",
+    "documents",
+    "errors",
+    "files",
+    "locator",
+    "method_file",
+    "protocol",
+    "record",
+    "targets",
+)
 FLOOR = dict.fromkeys(CONTRACT, 0) | {
     "data": 1,
     "scoring": 1,
@@ -30,6 +41,7 @@ FLOOR = dict.fromkeys(CONTRACT, 0) | {
     "synthetic": 2,
     "checks": 3,
     "evaluation": 3,
+    "footprint": 3,
     "jobs": 3,
     "prediction": 3,
     "scaffold": 3,
@@ -39,12 +51,13 @@ FLOOR = dict.fromkeys(CONTRACT, 0) | {
     "cli_data": 4,
     "cli_plugins": 4,
     "cli_predict": 4,
+    "cli_show": 4,
     "options": 4,
     "__main__": 4,
 }
-COMMANDS = {"cli", "cli_data", "cli_plugins", "cli_predict", "options", "__main__"}
+COMMANDS = {"cli", "cli_data", "cli_plugins", "cli_predict", "cli_show", "options", "__main__"}
 TERMINAL = {"console", "streams", *COMMANDS}
-PRINTERS = {"flbench/cli.py", "flbench/console.py", "flbench/streams.py"}
+PRINTERS = {"flbench/cli_show.py", "flbench/console.py", "flbench/streams.py"}
 UNSAFE = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 MOST_LINES = 400
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from flbench.errors import MethodError, UsageError
 from flbench.locator import Batch, Loss, Recipe, Training
 from flbench.methods._networks import shipped_weights
-from flbench.methods.attention_map import GRID, TEMPLATES, AttentionMap
+from flbench.methods.attention_map import GRID, TEMPLATES, AttentionMap, peak_loss
 
 
 def make(**options: Any) -> tuple[AttentionMap, Any]:
@@ -118,6 +118,14 @@ class TestNetwork:
         assert maps.shape == (1, 19, 19)
         assert module.attention[0].in_channels == 728
 
+    def test_vgg_map_is_after_its_third_pooling(self) -> None:
+        _, module = make(**{**AttentionMap.variants["vgg16"], "weights": "none"})
+        module.eval()
+        with torch.no_grad():
+            maps, _ = module(torch.rand(1, 3, 224, 224))
+        assert maps.shape == (1, 28, 28)
+        assert module.attention[0].in_channels == 256
+
     def test_features_are_multiplied_with_the_map(self) -> None:
         _, module = make()
         module.eval()
@@ -165,6 +173,18 @@ class TestMap:
         batch = Batch(torch.rand(1, 3, 64, 64), self.truth, torch.ones(1), torch.ones(1, 64, 64))
         head = F.binary_cross_entropy_with_logits(torch.zeros(1), torch.ones(1))
         torch.testing.assert_close(locator.loss(locator.module, batch), 2 * torch.tensor(expected) + head)
+
+    def test_weak_loss_by_hand(self) -> None:
+        maps = torch.tensor([[[0.1, 0.5], [0.2, 0.0]], [[0.1, 0.5], [0.2, 0.0]]])
+        real, fake = 0.8 / 4, 0.75 - 0.5
+        torch.testing.assert_close(peak_loss(maps, torch.tensor([0.0, 1.0])), torch.tensor((real + fake) / 2))
+
+    def test_weak_supervision_never_sees_the_truth(self) -> None:
+        locator, module = make(supervision="label")
+        module.eval()
+        batch = a_batch()
+        blank = batch._replace(fakeness=torch.zeros_like(batch.fakeness))
+        assert torch.equal(locator.loss(module, batch), locator.loss(module, blank))
 
     def test_bilinear_and_nearest(self) -> None:
         coarse = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])

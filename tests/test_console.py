@@ -12,9 +12,9 @@ from rich.cells import cell_len
 from flbench import console
 from flbench.data.inspection import Finding
 from flbench.errors import UsageError
+from flbench.method_file import MethodEntry
 from flbench.protocol import Protocol
 from flbench.record import Record
-from flbench.registry import MethodEntry
 from flbench.study import Study
 
 SLICES = ("near", "hair", "smile", "age")

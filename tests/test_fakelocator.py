@@ -16,6 +16,17 @@ from flbench.locator import Batch, Loss, Recipe, Training
 from flbench.methods._networks import shipped_weights
 from flbench.methods.fakelocator import FakeLocator, borrowed, map_loss
 
+CONVOLUTIONAL = ["Unet", "UnetPlusPlus", "FPN", "DeepLabV3", "DeepLabV3Plus", "PSPNet", "PAN", "Linknet", "MAnet"]
+ARCHITECTURES = [*CONVOLUTIONAL, "UPerNet", "Segformer", "DPT"]
+SHIPPED, RESNET, MIT, VIT = "timm-tf_efficientnet_lite0", "resnet18", "mit_b0", "tu-vit_tiny_patch16_224"
+REFUSED = {
+    **{(name, VIT): "Unsupported model downsampling pattern" for name in ARCHITECTURES if name != "DPT"},
+    **{("DPT", name): "Only Timm encoders are supported" for name in (SHIPPED, RESNET, MIT)},
+    ("Linknet", MIT): "not supported for Linknet",
+    ("UnetPlusPlus", MIT): "is not support",
+}
+"""What smp cannot join, and the words in which it says so; everything else of the matrix is fitted and predicts."""
+
 LIGHT: dict[str, Any] = {"encoder": "resnet18", "weights": "none", "decoder_channels": (16, 16, 8, 8, 8)}
 
 
@@ -84,6 +95,32 @@ class TestContract:
         locator.loss(module, a_batch(64, count=1)).backward()
         assert module.training
         assert all(m.training for m in module.modules())
+
+    @pytest.mark.parametrize("encoder", [SHIPPED, RESNET, MIT, VIT])
+    @pytest.mark.parametrize("architecture", ARCHITECTURES)
+    def test_every_architecture_on_every_kind_of_encoder(self, architecture: str, encoder: str) -> None:
+        torch.manual_seed(0)
+        locator = FakeLocator(architecture=architecture, encoder=encoder, weights="none")
+        if (architecture, encoder) in REFUSED:
+            with pytest.raises(MethodError, match=REFUSED[architecture, encoder]):
+                locator.build(pretrained=False)
+            return
+        locator.module = locator.build(pretrained=False)
+        locator.module.train()
+        locator.loss(locator.module, a_batch(48, count=2)).backward()
+        decoder = list(locator.module.segmenter.decoder.parameters())
+        assert sum(p.grad is not None and bool((p.grad != 0).any()) for p in decoder) > len(decoder) / 2
+        prediction = locator.predict(torch.rand(1, 3, 50, 40))
+        assert prediction.fakeness.shape == (1, 50, 40)
+        assert 0 <= prediction.fakeness.min() <= prediction.fakeness.max() <= 1
+
+    def test_an_encoder_of_one_size_asks_for_it(self) -> None:
+        encoder = "tu-swin_tiny_patch4_window7_224"
+        with pytest.raises(MethodError, match=r"takes no images of this size.*set input_size"):
+            FakeLocator(architecture="FPN", encoder=encoder, weights="none").build(pretrained=False)
+        locator = FakeLocator(architecture="FPN", encoder=encoder, weights="none", input_size=224)
+        locator.module = locator.build(pretrained=False)
+        assert locator.predict(torch.rand(1, 3, 48, 64)).fakeness.shape == (1, 48, 64)
 
     def test_round_trip(self, tmp_path: Path) -> None:
         locator, module = make()

@@ -7,15 +7,16 @@ import pytest
 from flbench import registry
 from flbench.errors import MethodError, UsageError
 from flbench.locator import Locator, options_of
+from flbench.method_file import MethodEntry, describe_method
 from flbench.registry import MethodChoice, choose_method, load_method, methods
 
 HEAD = "from flbench.locator import Locator\n"
 
 
-def described(tmp_path: Path, text: str, kind: str = "") -> registry.MethodEntry:
+def described(tmp_path: Path, text: str, kind: str = "") -> MethodEntry:
     path = tmp_path / "mine.py"
     path.write_text(text)
-    return registry._describe("mine", "mine", kind, path, "dist 1")
+    return describe_method("mine", "mine", kind, path, "dist 1")
 
 
 def test_listing_imports_neither_torch_nor_pandas() -> None:
@@ -72,7 +73,7 @@ def test_a_required_option_must_be_given(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_name_declared_twice_names_both_and_breaks_neither_other(tmp_path: Path) -> None:
-    found: dict[str, registry.MethodEntry] = {}
+    found: dict[str, MethodEntry] = {}
     text = HEAD + "class A(Locator):\n    title='a'\n"
     registry._add(found, described(tmp_path, text))
     registry._add(found, described(tmp_path, text))
@@ -100,6 +101,31 @@ def test_options_win_over_the_variant_and_the_variant_over_defaults() -> None:
 
 
 def test_a_module_that_cannot_be_imported_is_a_method_error() -> None:
-    entry = registry.MethodEntry(name="x", module="no_such_module_here", kind="X")
+    entry = MethodEntry(name="x", module="no_such_module_here", kind="X")
     with pytest.raises(MethodError, match="ModuleNotFoundError"):
         load_method(MethodChoice(entry=entry))
+
+
+def test_what_is_said_of_options_is_read_from_the_docstring(tmp_path: Path) -> None:
+    text = """
+class Mine(Locator):
+    \"\"\"Says so.
+
+    Args:
+        first: One line
+            and another, with a colon: here.
+        second: Last.
+
+    Raises:
+        third: Not an option.
+    \"\"\"
+
+    title = "Mine"
+
+    def __init__(self, *, first=1, second=2, third=3):
+        pass
+"""
+    assert described(tmp_path, text).told == {
+        "first": "One line and another, with a colon: here.",
+        "second": "Last.",
+    }

@@ -33,7 +33,8 @@ from flbench.reporting.words import (
 if TYPE_CHECKING:
     from flbench.data.dataset import Dataset
     from flbench.data.inspection import Finding
-    from flbench.registry import MethodEntry
+    from flbench.footprint import Footprint
+    from flbench.method_file import MethodEntry
 
 REFERENCES = "reference rows"
 
@@ -169,12 +170,26 @@ def method_tables(entry: MethodEntry) -> list[Table]:
     about += [("licence", entry.licence), ("from", entry.distribution), ("broken", entry.broken)]
     made = [pairs(about)]
     if entry.options:
-        rows = [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in entry.options.items()]
-        made.append(table(("option", "default"), rows, title="options, set with --set OPTION=VALUE"))
+        rows = [
+            (name, value if isinstance(value, str) else json.dumps(value), entry.told.get(name, ""))
+            for name, value in entry.options.items()
+        ]
+        made.append(table(("option", "default", "what it does"), rows, title="options, set with --set OPTION=VALUE"))
     if entry.variants:
         said = [(name, json.dumps(dict(given))) for name, given in entry.variants.items()]
         made.append(table(("variant", "sets"), said, title=f"variants, addressed as {entry.name}:VARIANT"))
     return made
+
+
+def footprint_table(name: str, measured: Footprint) -> Table:
+    """Return what a method costs here, or why that is not known."""
+    if measured.why:
+        return pairs([("not measured", measured.why)], f"{name} on this machine")
+    macs = NOTHING if measured.macs is None else count(measured.macs)
+    where = f"{measured.batch} at a time, {measured.size} × {measured.size}, {measured.threads} CPU threads"
+    said = [("parameters", count(measured.parameters)), ("multiply-accumulates", f"{macs} per image")]
+    said += [("time", f"{1000 * measured.seconds:.1f} ms per image ({where})")]
+    return pairs(said, f"{name} on this machine")
 
 
 def protocol_tables(protocol: Protocol) -> list[Table]:
