@@ -1,15 +1,17 @@
-"""Render the pages under docs/ that are made from the code: `python docs/render.py`; a test compares them."""
+"""Render what is made from the code, pages under docs/ and a table of the README: `make docs`; a test compares them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
 from flbench.cli import main
+from flbench.method_file import MethodEntry
 from flbench.protocol import METRICS
-from flbench.registry import find_protocol, protocols
+from flbench.registry import find_protocol, methods, protocols
 from flbench.reporting.words import describe
 from flbench.synthetic.datasheet import datasheet
 from flbench.synthetic.profiles import OFFERED
@@ -73,8 +75,76 @@ def synthfaces() -> str:
     return "\n".join(parts)
 
 
-PAGES = {"commands.md": commands, "protocols.md": protocol_pages, "synthfaces.md": synthfaces}
+def method_table() -> str:
+    """Return every method that ships in one table, reference rows last: the README's."""
+    shipped = sorted(ours(), key=lambda entry: (entry.reference, bool(entry.target)))
+    lines = [
+        (
+            f"[`{entry.name}`](methods/{entry.name}.py)",
+            entry.summary,
+            "reference row" if entry.reference else f"a {entry.target}" if entry.target else learns(entry),
+            ", ".join(f"`{variant}`" for variant in entry.variants),
+        )
+        for entry in shipped
+    ]
+    return rows(("method", "what it is", "what it needs", "variants"), lines)
+
+
+def ours() -> list[MethodEntry]:
+    """Return the methods that ship, without those of other distributions that may be installed."""
+    return [entry for entry in methods().values() if entry.module.startswith("flbench.methods.")]
+
+
+def learns(entry: MethodEntry) -> str:
+    """Say in a word whether a method is fitted."""
+    return "a fit" if entry.trains else "nothing"
+
+
+def method_pages() -> str:
+    """Return what every method's file says of it: paper, licence, options, variants."""
+    parts = ["# Methods\n\nMade from `methods/*.py` by `make docs`. `flbench show METHOD` tells the same of yours, and"]
+    parts[0] += " what\na method costs on your machine.\n"
+    for entry in ours():
+        parts.append(f"## {entry.title}\n\n`{entry.name}`: {entry.summary}\n")
+        said = {"Paper": entry.paper, "Licence": entry.licence, "Needs": learns(entry)}
+        if entry.target:
+            said["Needs"] = f"a {entry.target}, given as `{entry.name}:{entry.target.upper().replace(' ', '_')}`"
+        parts.append("".join(f"- {label}: {text}\n" for label, text in said.items() if text))
+        if entry.options:
+            options = [
+                (f"`{name}`", f"`{plain(value)}`", entry.told.get(name, "")) for name, value in entry.options.items()
+            ]
+            parts.append(rows(("Option", "Default", "What it does"), options))
+        if entry.variants:
+            sets = [
+                (f"`{entry.name}:{name}`", ", ".join(f"`{option}={plain(value)}`" for option, value in given.items()))
+                for name, given in entry.variants.items()
+            ]
+            parts.append(rows(("Variant", "Sets"), sets))
+    return "\n".join(parts)
+
+
+def plain(value: object) -> str:
+    """Return a value as one would type it after `--set option=`."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def readme() -> str:
+    """Return the README with its table of methods made anew."""
+    head, _, rest = README.read_text(encoding="utf-8").partition(TABLE_STARTS)
+    return f"{head}{TABLE_STARTS}\n\n{method_table()}\n{TABLE_ENDS}{rest.partition(TABLE_ENDS)[2]}"
+
+
+README = HERE.parent / "README.md"
+TABLE_STARTS, TABLE_ENDS = "<!-- made by `make docs`: methods -->", "<!-- end -->"
+PAGES = {
+    "commands.md": commands,
+    "methods.md": method_pages,
+    "protocols.md": protocol_pages,
+    "synthfaces.md": synthfaces,
+}
 
 if __name__ == "__main__":
     for name, render in PAGES.items():
         (HERE / name).write_text(render(), encoding="utf-8")
+    README.write_text(readme(), encoding="utf-8")

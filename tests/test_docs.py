@@ -25,6 +25,11 @@ def test_a_rendered_page_is_what_the_code_gives(name: str) -> None:
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == render.PAGES[name](), "run: make docs"
 
 
+def test_the_readmes_table_of_methods_is_what_the_code_gives() -> None:
+    assert render.readme() == README, "run: make docs"
+    assert "| [`fakelocator`](methods/fakelocator.py) |" in README
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_every_command_has_help_for_itself_and_every_option(command: click.Command) -> None:
     assert command.help
@@ -61,7 +66,7 @@ def test_links_of_the_readme_lead_somewhere() -> None:
 def test_the_method_of_the_readme_keeps_the_contract() -> None:
     import torch
 
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (block,) = re.findall(r"```python\n([^`]*?class .*?)```", README, re.DOTALL)
     room: dict[str, object] = {"__name__": "readme"}
     exec(compile(block, "README.md", "exec"), room)
     fakeness, score = room["Bright"](power=2.0).predict(torch.rand(2, 3, 5, 7))  # type: ignore[operator]

@@ -141,23 +141,26 @@ def listing_tables(document: Mapping[str, Any]) -> list[Table]:
             (
                 entry.name,
                 Cell("broken" if entry.broken else "reference" if entry.reference else "ok"),
-                ", ".join(entry.variants) or NOTHING,
+                f"a {entry.target}" if entry.target else ", ".join(entry.variants) or NOTHING,
                 entry.broken or entry.summary or entry.title,
             )
             for entry in document["methods"]
         ]
-        made.append(table(("method", "status", "variants", "what it is"), rows, title="methods"))
+        made.append(table(("method", "status", "after the colon", "what it is"), rows, title="methods"))
     if "protocols" in document:
         rows = [
             (
                 protocol.label,
-                ", ".join(test.name for test in protocol.test),
-                heading(protocol.scoring.primary),
                 protocol.title,
+                len(protocol.fit),
+                len(protocol.test),
+                len(protocol.conditions),
+                heading(protocol.scoring.primary),
             )
             for protocol in document["protocols"]
         ]
-        made.append(table(("protocol", "test slices", "ranked by", "title"), rows, title="protocols"))
+        heads = ("protocol", "title", "fits", "test slices", "conditions", "ranked by")
+        made.append(table(heads, rows, title="protocols", right=(2, 3, 4)))
     if "data" in document:
         rows = [(data["name"], ", ".join(data["profiles"])) for data in document["data"]]
         made.append(table(("data set", "profiles"), rows, title="data sets made by code"))
