@@ -183,6 +183,18 @@ def weights_missing(weights: str, encoder: str, reason: Exception, *, download: 
     return MethodError(message, hint="try on a machine with network, or set weights=none for a random start")
 
 
+def weights_at_hand(name: str) -> bool:
+    """Return whether the published weights of a timm model lie in the local Hugging Face cache, or are installed."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(name)
+    if has_shipped_weights(name) or config is None or not config.hf_hub_id:
+        return True  # whoever loads them says what is wrong
+    files = (config.hf_hub_filename, "model.safetensors", "pytorch_model.bin")
+    return any(isinstance(try_to_load_from_cache(config.hf_hub_id, file), str) for file in files if file)
+
+
 def has_shipped_weights(encoder: str) -> bool:
     """Return whether the ImageNet weights of an encoder come with flbench's dependencies."""
     return encoder.removeprefix("tu-").removeprefix("timm-") == "tf_efficientnet_lite0"

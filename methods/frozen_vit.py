@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,20 @@ from torch import Tensor, nn
 from flbench.errors import MethodError, UsageError
 from flbench.locator import Batch, NeuralLocator, Prediction, Recipe
 
-from ._networks import Normalise, check_input_size, choose, pad, resize, size_of, steady_norms, timm_model
+from ._networks import (
+    Normalise,
+    check_input_size,
+    choose,
+    pad,
+    resize,
+    size_of,
+    steady_norms,
+    timm_model,
+    weights_at_hand,
+)
+
+if TYPE_CHECKING:
+    from flbench.protocol import Protocol
 
 DECODERS = ("light", "linear")
 
@@ -20,9 +33,9 @@ DECODERS = ("light", "linear")
 class FrozenViT(NeuralLocator):
     """A self-supervised vision transformer, never changed, with a small decoder that reads its patch tokens.
 
-    The transformer's weights are the method: without them the fit is refused, and `weights=none` (frozen at random) is
-    there for tests only. They are not installed with flbench: put them into the local Hugging Face cache, or say
-    `download=true`. A saved fit holds the transformer too and needs neither.
+    The transformer's weights are the method. They are not installed with flbench: put them into the local Hugging Face
+    cache, or say `download=true`; until then the method is skipped. A saved fit holds the transformer too and needs
+    neither. `random` freezes the transformer as it is drawn: the control that says what the decoder does alone.
 
     The tokens of `layers` blocks, evenly spread over the depth, are set side by side on the grid of patches.
     Decoders:
@@ -36,7 +49,7 @@ class FrozenViT(NeuralLocator):
 
     Args:
         encoder: Any vision transformer of timm; a tag after a dot names its weights.
-        weights: "pretrained", or "none" (tests).
+        weights: "pretrained", or "none": at random.
         download: Whether weights may be fetched over the network.
         layers: Number of blocks that are read; the last is among them.
         decoder: "light" or "linear".
@@ -70,6 +83,7 @@ class FrozenViT(NeuralLocator):
         "linear": {"layers": 1, "decoder": "linear"},
         "registers": {"encoder": "vit_small_patch14_reg4_dinov2.lvd142m"},
         "base": {"encoder": "vit_base_patch14_dinov2.lvd142m"},
+        "random": {"weights": "none"},
         "dino": {"encoder": "vit_small_patch16_224.dino"},
     }
 
@@ -118,6 +132,12 @@ class FrozenViT(NeuralLocator):
         self.map_weight = map_weight
         self.score_weight = score_weight
         self.input_size = check_input_size(input_size)
+
+    def skip(self, protocol: Protocol) -> str | None:
+        """Decline every protocol while the weights are not at hand and may not be fetched."""
+        if self.weights == "none" or self.download or weights_at_hand(self.encoder):
+            return None
+        return f"the weights of {self.encoder} are not in the local Hugging Face cache; set download=true to fetch them"
 
     def build(self, *, pretrained: bool) -> nn.Module:
         """Return the network, with the transformer's weights if `pretrained` is true and they are not "none".

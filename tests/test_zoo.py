@@ -24,6 +24,7 @@ from flbench.methods.face_xray import FaceXray
 from flbench.methods.frozen_vit import FrozenViT, spread
 from flbench.methods.landmark_aided import LandmarkAided
 from flbench.methods.y_autoencoder import YAutoencoder
+from flbench.registry import find_protocol
 
 TINY_VIT: dict[str, Any] = {"encoder": "test_vit", "weights": "none", "layers": 2, "hidden": 16}
 ZOO: dict[str, Callable[..., NeuralLocator]] = {
@@ -502,6 +503,23 @@ class TestFrozenViT:
         for name in ("test_vit", "vit_small_patch14_dinov2.lvd142m"):
             with pytest.raises(MethodError, match=rf"pretrained of {name}.*download=true"):
                 FrozenViT(encoder=name).build(pretrained=True)
+
+    def test_without_weights_it_declines_and_says_what_to_do(self, empty_cache: None) -> None:
+        protocol = find_protocol("in_gan")
+        assert "download=true" in (FrozenViT().skip(protocol) or "")
+        assert FrozenViT(download=True).skip(protocol) is None
+        assert FrozenViT(weights="none").skip(protocol) is None
+
+    def test_with_weights_in_the_cache_it_runs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[str] = []
+
+        def cached(repo: str, file: str) -> str | None:
+            asked.append(repo)
+            return "/a/file" if file == "model.safetensors" else None
+
+        monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", cached)
+        assert FrozenViT().skip(find_protocol("in_gan")) is None
+        assert set(asked) == {"timm/vit_small_patch14_dinov2.lvd142m"}
 
     def test_saved_fit_brings_the_weights(self, empty_cache: None, tmp_path: Path) -> None:
         locator, _ = make("frozen_vit", encoder="test_vit.r160_in1k")

@@ -56,7 +56,7 @@ def run_cell(
         RunError: The record cannot be written.
     """
     done = study.record(cell.id)
-    if done is not None and done.status != "failed":
+    if done is not None and done.status not in ("failed", "skipped"):  # a reason to skip may be gone by now
         return done
     folder = study.cell_folder(cell.id)
     try:
