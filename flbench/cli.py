@@ -18,7 +18,7 @@ from flbench import console
 from flbench import options as shared
 from flbench.cli_data import data
 from flbench.cli_plugins import check, new
-from flbench.cli_predict import predict
+from flbench.cli_predict import export, predict
 from flbench.cli_show import list_, show
 from flbench.errors import FlbenchError, Interrupted, MethodError, PartialError
 
@@ -300,7 +300,7 @@ def agree(study: Path, protocols: tuple[str, ...], into: Path | None, as_json: b
         console.files("written", [into] if into else [])
 
 
-for command in (data, check, new, predict, list_, show):
+for command in (data, check, new, predict, export, list_, show):
     main.add_command(command)
 
 if __name__ == "__main__":

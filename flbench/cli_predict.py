@@ -1,4 +1,4 @@
-"""The command that uses a locator on one's own images: options in, job done, table out. No logic of its own."""
+"""The commands that use a fitted locator outside of a run: options in, job done, lines out. No logic of its own."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from flbench import console
 from flbench import options as shared
 from flbench.errors import DataError, PartialError
 
+_method = click.option(
+    "--method", "-m", default="", metavar="NAME[:VARIANT|:TARGET]", help="Method; default: that of the fit."
+)
+_fit = click.option(
+    "--fit", default="", metavar="ID", help="Fit, or a part of its name; default: the method's only one."
+)
+
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE|FOLDER...")
-@click.option("--method", "-m", default="", metavar="NAME[:VARIANT|:TARGET]", help="Method; default: that of the fit.")
-@click.option("--fit", default="", metavar="ID", help="Fit, or a part of its name; default: the method's only one.")
+@_method
+@_fit
 @shared.study
 @click.option("--into", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the results.")
 @click.option("--size", type=click.IntRange(min=1), help="Side to bring images to, for a method without a fit.")
@@ -56,3 +63,27 @@ def predict(
         raise DataError(f"no image could be predicted: {failed[0].image}: {failed[0].reason}")
     if failed:
         raise PartialError(f"{len(failed)} of {len(seen)} images could not be predicted")
+
+
+@click.command()
+@_method
+@_fit
+@shared.study
+@click.option("--into", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The ONNX file.")
+@shared.as_json
+def export(method: str, fit: str, study: Path, into: Path, as_json: bool) -> None:
+    """Write a fitted network as an ONNX file, for onnxruntime and its like, and hold it against the locator.
+
+    It takes images of the size that the fit was made on, in batches of any size; `flbench run --method onnx:FILE` tests
+    it as any other method. Needs the extra `onnx`.
+    """
+    from flbench.exporting import export_onnx
+    from flbench.prediction import open_locator
+    from flbench.study import Study
+
+    ready = open_locator(method, fit=fit, study=Study(study), device="cpu")
+    difference = export_onnx(ready.locator, ready.method.name, ready.size or 0, into)
+    if as_json:
+        console.json_out({"file": str(into), "fit": ready.fit, "difference": difference})
+    else:
+        console.files(f"written, within {difference:.1g} of the locator", [into])

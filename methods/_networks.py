@@ -114,7 +114,7 @@ def steady_norms(module: nn.Module, images: Tensor) -> Iterator[None]:
     One image gives one value per channel after a global pooling (DeepLabV3, PSPNet), which has no deviation.
     """
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
-    hold = len(images) == 1
+    hold = bool(norms) and images.shape[0] == 1  # `len` would fix the batch size of an exported network
     if hold:
         for norm in norms:
             norm.eval()

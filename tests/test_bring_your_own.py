@@ -486,7 +486,7 @@ class Small(nn.Module):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_an_exported_module_scores_what_it_scores_in_python(boxes: Dataset, tmp_path: Path) -> None:
     for library in ("onnxruntime", "onnx", "onnxscript"):
-        pytest.importorskip(library, reason=f"{library} is not installed: pip install 'flbench[onnx]' onnx onnxscript")
+        pytest.importorskip(library, reason=f"{library} is not installed: pip install 'flbench[onnx]'")
     torch.manual_seed(3)
     module = Small().eval()
     path = tmp_path / "small.onnx"

@@ -263,3 +263,22 @@ def test_a_map_brought_to_another_size_stays_in_its_range(side: int, height: int
     made = enlarged(rough, (height, width))
     assert made.min() >= rough.min() - 1e-6
     assert made.max() <= rough.max() + 1e-6
+
+
+def test_export_writes_a_file_that_says_the_same(study: Study, fits: list[str], images: Path, tmp_path: Path) -> None:
+    file = tmp_path / "tiny.onnx"
+    words = ("export", "--fit", fits[0], "--study", study.folder, "--into", file, "--json")
+    document = json.loads(flbench(*words).stdout)
+    assert document["fit"] == fits[0]
+    assert 0 <= document["difference"] < 1e-5
+    flbench("predict", images, "--fit", fits[0], "--study", study.folder, "--into", tmp_path / "one")
+    flbench("predict", images, "--method", f"onnx:{file}", "--size", 32, "--into", tmp_path / "two")
+    for map_ in (tmp_path / "one").glob("*-map.png"):
+        with Image.open(map_) as one, Image.open(tmp_path / "two" / map_.name) as two:
+            assert np.abs(np.asarray(one, int) - np.asarray(two, int)).max() <= 1
+
+
+def test_export_of_what_is_no_network_is_refused(study: Study, tmp_path: Path) -> None:
+    said = flbench("export", "--method", "red", "--study", study.folder, "--into", tmp_path / "red.onnx", code=2)
+    assert "method red is no fitted network" in said.stderr
+    assert not list(tmp_path.iterdir())
