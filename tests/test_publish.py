@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import io
 import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from factories import make_protocol, make_record, make_scores, write_cell
+from PIL import Image
 
 from flbench.errors import DataError
 from flbench.record import Convention, Record, read_record
@@ -15,6 +18,19 @@ from flbench.reporting.publish import publish, render, stale
 
 PROTOCOL = make_protocol()
 KNOWN = {"sample": PROTOCOL}
+
+
+def picture() -> bytes:
+    """Return a PNG of smooth colours with a little noise, as photographs have."""
+    y, x = np.mgrid[0:96, 0:96] / 96
+    noise = np.random.default_rng(0).normal(0, 4, (96, 96, 3))
+    pixels = (255 * np.stack([x, y, (x + y) / 2], axis=2) + noise).clip(0, 255).astype(np.uint8)
+    made = io.BytesIO()
+    Image.fromarray(pixels).save(made, "PNG")
+    return made.getvalue()
+
+
+PICTURE = picture()
 
 
 @pytest.fixture(autouse=True)
@@ -111,22 +127,39 @@ def test_a_newer_record_of_the_same_cell_replaces_the_older(tmp_path: Path, firs
 def test_panels_are_shown_only_where_the_data_may_be(tmp_path: Path) -> None:
     into = tmp_path / "boards"
     target = into / "faces/sample-v1/one/panel.png"
-    publish([make_cell(tmp_path / "a", panel=b"png", cell="one", publishable=True)], KNOWN, into)
-    assert target.read_bytes() == b"png"
+    publish([make_cell(tmp_path / "a", panel=PICTURE, cell="one", publishable=True)], KNOWN, into)
+    assert target.exists()
     assert "panel.png" in (into / "faces/sample.md").read_text(encoding="utf-8")
     later = "2026-05-01T00:00:00+00:00"
-    publish([make_cell(tmp_path / "b", panel=b"png", cell="one", finished=later)], KNOWN, into)
+    publish([make_cell(tmp_path / "b", panel=PICTURE, cell="one", finished=later)], KNOWN, into)
     assert not target.exists()
     assert "panel.png" not in (into / "faces/sample.md").read_text(encoding="utf-8")
 
 
 def test_best_and_worst_cases_go_with_the_panel(tmp_path: Path) -> None:
     into = tmp_path / "boards"
-    publish([make_cell(tmp_path / "a", panel=b"png", cases=b"cases", cell="one", publishable=True)], KNOWN, into)
-    assert (into / "faces/sample-v1/one/cases.png").read_bytes() == b"cases"
+    publish([make_cell(tmp_path / "a", panel=PICTURE, cases=PICTURE, cell="one", publishable=True)], KNOWN, into)
+    assert (into / "faces/sample-v1/one/cases.png").exists()
     assert "/one/cases.png)" in (into / "faces/sample.md").read_text(encoding="utf-8")
-    publish([make_cell(tmp_path / "b", panel=b"png", cases=b"cases", cell="two")], KNOWN, into)
+    publish([make_cell(tmp_path / "b", panel=PICTURE, cases=PICTURE, cell="two")], KNOWN, into)
     assert not (into / "faces/sample-v1/two/cases.png").exists()
+
+
+def test_a_published_panel_is_lighter_and_looks_the_same(tmp_path: Path) -> None:
+    into = tmp_path / "boards"
+    cell = make_cell(tmp_path / "a", panel=PICTURE, cell="one", publishable=True)
+    written = publish([cell], KNOWN, into)
+    panel = into / "faces/sample-v1/one/panel.png"
+    assert panel in written
+    assert panel.stat().st_size < len(PICTURE) / 2
+    with Image.open(panel) as shown, Image.open(io.BytesIO(PICTURE)) as drawn:
+        assert np.abs(np.asarray(shown.convert("RGB"), int) - np.asarray(drawn, int)).mean() < 6
+    assert publish([cell], KNOWN, into) == []
+
+
+def test_a_damaged_panel_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"picture .*panel\.png cannot be read"):
+        publish([make_cell(tmp_path / "a", panel=b"png", cell="one", publishable=True)], KNOWN, tmp_path / "boards")
 
 
 def test_figures_stand_beside_their_board(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from the records it shows: by the mark, not by its bytes, it is found missing, s
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -25,7 +26,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from flbench.errors import DataError
-from flbench.files import atomic_write, write_text
+from flbench.files import atomic_write
 from flbench.protocol import Protocol, fingerprint
 from flbench.record import Record, read_record
 from flbench.reporting.board import age, boards
@@ -275,7 +276,7 @@ def _copy(record: Record, folder: Path, target: Path) -> list[Path]:
         (target / SCORES).unlink(missing_ok=True)
     for name in (PANEL, CASES):
         if record.dataset.publishable and (folder / name).exists():
-            written += _changed(target / name, folder / name)
+            written += _changed(target / name, _lightened(folder / name))
         else:
             (target / name).unlink(missing_ok=True)
     return written + _changed(target / RECORD, record.to_json())
@@ -298,12 +299,33 @@ def _says(path: Path, text: str) -> bool:
     return path.is_file() and path.read_bytes() == text.encode()
 
 
-def _changed(path: Path, source: Path | str) -> list[Path]:
+def _lightened(picture: Path) -> bytes:
+    """Return a panel as a PNG of 256 colours, a third of its bytes: hundreds of them lie in a repository for good.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    from PIL import Image
+
+    made = io.BytesIO()
+    try:
+        with Image.open(picture, formats=("PNG",)) as image:
+            fewer = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(
+            f"picture {picture} cannot be read: {error}", hint="delete it and run the cell again"
+        ) from error
+    fewer.save(made, "PNG", optimize=True)
+    return made.getvalue()
+
+
+def _changed(path: Path, source: Path | str | bytes) -> list[Path]:
     """Write a file unless it says the same already; return it if it was written."""
-    if isinstance(source, str):
-        if _says(path, source):
+    if isinstance(source, str | bytes):
+        said = source.encode() if isinstance(source, str) else source
+        if path.is_file() and path.read_bytes() == said:
             return []
-        write_text(path, source)
+        atomic_write(path, lambda temporary: temporary.write_bytes(said))
     else:
         if path.is_file() and path.read_bytes() == source.read_bytes():
             return []
