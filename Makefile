@@ -16,7 +16,7 @@ demo: $(READY)
 	@$(BIN)/flbench run --method fakelocator --protocol cross_attribute
 
 test: $(READY)
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 check: $(READY)
 	@$(BIN)/ruff format --check .

@@ -11,6 +11,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; torch reads this when it is first imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from builders import make_dataset
 
 from flbench.data.dataset import Dataset
