@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from flbench.errors import MethodError
+from flbench.recipe import KEYWORD, Recipe, recipe_options
 
 if TYPE_CHECKING:
     from flbench.protocol import Protocol
@@ -65,35 +65,6 @@ class Batch(NamedTuple):
     fakeness: Tensor
     labels: Tensor
     attention: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How the harness optimises a module.
-
-    Attributes:
-        steps: Number of optimiser steps; None: `epochs` decides.
-        epochs: Passes over the training slice, used when `steps` is None.
-        batch: Images per step, half real and half fake.
-        lr: Learning rate at its peak.
-        betas: Adam's running-average coefficients.
-        weight_decay: L2 penalty as in Adam (not decoupled).
-        schedule: "constant", or "falling": warm-up, flat for half of the steps, then linear to 3 %.
-        flip: Mirror images left to right with probability one half.
-        checks: How often the valid slice is looked at during a fit; the best state is kept.
-        patience: Looks without improvement after which the fit stops early; None: never.
-    """
-
-    steps: int | None = None
-    epochs: float = 10.0
-    batch: int = 8
-    lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    schedule: str = "falling"
-    flip: bool = True
-    checks: int = 10
-    patience: int | None = 5
 
 
 Loss = Callable[[nn.Module, Batch], Tensor]
@@ -231,7 +202,8 @@ class NeuralLocator(Locator):
     where `build(pretrained=False)` makes the empty module.
 
     Args:
-        recipe: How to optimise the module.
+        recipe: How to optimise the module. A subclass that takes `**recipe` and passes `Recipe(**recipe)` on has every
+            field of a recipe as an option; those with other defaults it names in its signature.
     """
 
     def __init__(self, *, recipe: Recipe) -> None:
@@ -328,6 +300,8 @@ def check_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> N
 
 
 def options_of(kind: type[Locator]) -> dict[str, Any]:
-    """Return the options of a method with their defaults, read from its signature."""
+    """Return the options of a method with their defaults, read from its signature; `**recipe` stands for a recipe's."""
     parameters = inspect.signature(kind.__init__).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    shared = any(p.name == KEYWORD and p.kind is p.VAR_KEYWORD for p in parameters)
+    return {**own, **{name: value for name, value in recipe_options().items() if shared and name not in own}}

@@ -20,6 +20,7 @@ from torch import Tensor
 from flbench.errors import FlbenchError, MethodError
 from flbench.locator import Locator, NeuralLocator, Prediction, Reference, Replay, options_of
 from flbench.method_file import REQUIRED
+from flbench.recipe import KEYWORD, Recipe
 from flbench.registry import MethodChoice, choose_method, find_protocol, load_method, protocols
 from flbench.trial import IMAGES, SHOWN, Shown, Trial, ask, changed, make_images, untouched, world
 
@@ -88,10 +89,14 @@ def described(trial: Trial) -> str:
     """Look at the options: keyword-only, with defaults that JSON gives back, each told in the docstring."""
     made = trial.kind.__init__
     parameters = [] if made is object.__init__ else list(inspect.signature(made).parameters.values())[1:]
-    loose = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    loose = [
+        p.name
+        for p in parameters
+        if p.kind is not p.KEYWORD_ONLY and not (p.name == KEYWORD and p.kind is p.VAR_KEYWORD)
+    ]
     if loose:
         return f"not keyword-only: {', '.join(loose)}"
-    text = "\n".join(inspect.cleandoc(vars(kind).get("__doc__") or "") for kind in trial.kind.__mro__)
+    text = "\n".join(inspect.cleandoc(vars(kind).get("__doc__") or "") for kind in (*trial.kind.__mro__, Recipe))
     for name, default in options_of(trial.kind).items():
         listed = trial.choice.entry.options.get(name, default)
         if default is not inspect.Parameter.empty and not _plain(default):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flbench.recipe import KEYWORD, Recipe, recipe_options
 from flbench.targets import KINDS
 
 REQUIRED = "<required>"
 _CONTRACT = {"Locator", "NeuralLocator", "Reference", "Replay"}
-_ARGUMENTS = re.compile(r"^Args:\n((?: {4}.*\n|\s*\n)+)", re.MULTILINE)
+_SECTION = re.compile(r"^(?:Args|Attributes):\n((?: {4}.*\n|\s*\n)+)", re.MULTILINE)
 _ARGUMENT = re.compile(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 
 
@@ -116,7 +118,7 @@ def describe_method(name: str, module: str, kind: str, path: Path | None, distri
         trains="fit" in functions or not bases <= _CONTRACT - {"NeuralLocator"},
         variants=given.get("variants", {}),
         options=options,
-        told={option: text for option, text in _arguments(docstring).items() if option in options},
+        told={option: text for option, text in _described(docstring).items() if option in options},
         complete=bases <= _CONTRACT,
         distribution=distribution,
         source=hashlib.sha256(source).hexdigest(),
@@ -142,7 +144,7 @@ def _literals(node: ast.ClassDef) -> dict[str, Any]:
 
 
 def _signature(function: ast.FunctionDef | None) -> dict[str, Any]:
-    """Return the keyword-only arguments with their defaults."""
+    """Return the keyword-only arguments with their defaults; `**recipe` stands for those of a recipe."""
     if function is None:
         return {}
     options: dict[str, Any] = {}
@@ -151,11 +153,17 @@ def _signature(function: ast.FunctionDef | None) -> dict[str, Any]:
             options[argument.arg] = REQUIRED if default is None else ast.literal_eval(default)
         except ValueError as error:
             raise ValueError(argument.arg) from error
-    return options
+    shared = function.args.kwarg is not None and function.args.kwarg.arg == KEYWORD
+    return {**options, **{name: value for name, value in recipe_options().items() if shared and name not in options}}
 
 
-def _arguments(docstring: str) -> dict[str, str]:
-    """Return what the section `Args:` of a docstring says of each argument, on one line each."""
-    section = _ARGUMENTS.search(docstring + "\n")
+def _described(docstring: str) -> dict[str, str]:
+    """Return what a method's docstring says of each option, and what a recipe's says of its own."""
+    return {**_section(inspect.getdoc(Recipe) or ""), **_section(docstring)}
+
+
+def _section(docstring: str) -> dict[str, str]:
+    """Return what the section `Args:` or `Attributes:` says of each name, on one line each."""
+    section = _SECTION.search(docstring + "\n")
     found = _ARGUMENT.findall(section[1]) if section else []
     return {name: " ".join(text.split()) for name, text in found}

@@ -80,9 +80,7 @@ class $kind(NeuralLocator):
 
     Args:
         width: Channels of the hidden layers.
-        steps: Optimiser steps.
-        batch: Images per step, half real and half fake.
-        lr: Peak learning rate.
+        **recipe: How the harness fits it, the options of `flbench.recipe.Recipe`.
     """
 
     title = "$title"
@@ -90,8 +88,8 @@ class $kind(NeuralLocator):
     licence = "Apache-2.0"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"wide": {"width": 32}}
 
-    def __init__(self, *, width: int = 16, steps: int = 100, batch: int = 8, lr: float = 3e-3) -> None:
-        super().__init__(recipe=Recipe(steps=steps, batch=batch, lr=lr))
+    def __init__(self, *, width: int = 16, **recipe: Any) -> None:
+        super().__init__(recipe=Recipe(**recipe))
         self.width = width
 
     def build(self, *, pretrained: bool) -> nn.Module:

@@ -60,14 +60,7 @@ class FaceXray(NeuralLocator):
         map_weight: Weight of the boundary's loss.
         input_size: Side in pixels that images are resized to for the network, and the map back; None: their own.
         steps: Optimiser steps of a fit; None: `epochs` decides.
-        epochs: Passes over the training slice, when `steps` is None.
-        batch: Images per step, of which the half that are photos is used, each twice.
-        lr: Peak learning rate.
-        beta1: Adam's first coefficient.
-        beta2: Adam's second coefficient.
-        weight_decay: L2 penalty.
-        schedule: "constant" or "falling".
-        flip: Whether images are mirrored at random.
+        **recipe: The options of `flbench.recipe.Recipe`.
     """
 
     title = "Face X-ray"
@@ -97,29 +90,11 @@ class FaceXray(NeuralLocator):
         map_weight: float = 100.0,
         input_size: int | None = None,
         steps: int | None = 400,
-        epochs: float = 10.0,
-        batch: int = 8,
-        lr: float = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        weight_decay: float = 0.0,
-        schedule: str = "falling",
-        flip: bool = True,
+        **recipe: Any,
     ) -> None:
-        super().__init__(
-            recipe=Recipe(
-                steps=steps,
-                epochs=epochs,
-                batch=batch,
-                lr=lr,
-                betas=(beta1, beta2),
-                weight_decay=weight_decay,
-                schedule=schedule,
-                flip=flip,
-            )
-        )
-        if batch < 2:
-            raise UsageError(f"batch={batch} has no room for a photo beside the fake", hint="at least 2")
+        super().__init__(recipe=Recipe(steps=steps, **recipe))
+        if self.recipe.batch < 2:
+            raise UsageError(f"batch={self.recipe.batch} has no room for a photo beside the fake", hint="at least 2")
         self.backbone = backbone
         self.weights = choose("weights", weights, ("imagenet", "none"))
         self.download = download

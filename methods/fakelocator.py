@@ -72,15 +72,7 @@ class FakeLocator(NeuralLocator):
         score_weight: Weight of the head's loss.
         face_parsing: Whether face attention maps are used while fitting.
         input_size: Side in pixels that images are resized to for the network, and the map back; None: their own.
-        steps: Optimiser steps of a fit; None: `epochs` decides.
-        epochs: Passes over the training slice, when `steps` is None.
-        batch: Images per step.
-        lr: Peak learning rate.
-        beta1: Adam's first coefficient.
-        beta2: Adam's second coefficient.
-        weight_decay: L2 penalty.
-        schedule: "constant" or "falling".
-        flip: Whether images are mirrored at random.
+        **recipe: The options of `flbench.recipe.Recipe`.
     """
 
     title = "FakeLocator"
@@ -124,28 +116,9 @@ class FakeLocator(NeuralLocator):
         score_weight: float = 0.3,
         face_parsing: bool = False,
         input_size: int | None = None,
-        steps: int | None = 300,
-        epochs: float = 10.0,
-        batch: int = 8,
-        lr: float = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        weight_decay: float = 0.0,
-        schedule: str = "falling",
-        flip: bool = True,
+        **recipe: Any,
     ) -> None:
-        super().__init__(
-            recipe=Recipe(
-                steps=steps,
-                epochs=epochs,
-                batch=batch,
-                lr=lr,
-                betas=(beta1, beta2),
-                weight_decay=weight_decay,
-                schedule=schedule,
-                flip=flip,
-            )
-        )
+        super().__init__(recipe=Recipe(**recipe))
         self.architecture = architecture
         self.encoder = encoder
         self.weights = weights

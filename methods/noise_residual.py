@@ -44,15 +44,7 @@ class NoiseResidual(NeuralLocator):
         most_noise: Largest one; each photo draws its own in between.
         window: Side in pixels of the square over which the residual's energy is averaged, odd.
         half: Deviation, as a multiple of the photos' mean, at which the map is 0.5.
-        steps: Optimiser steps of a fit; None: `epochs` decides.
-        epochs: Passes over the training slice, when `steps` is None.
-        batch: Images per step, half of them photos.
-        lr: Peak learning rate.
-        beta1: Adam's first coefficient.
-        beta2: Adam's second coefficient.
-        weight_decay: L2 penalty.
-        schedule: "constant" or "falling".
-        flip: Whether images are mirrored at random.
+        **recipe: The options of `flbench.recipe.Recipe`.
     """
 
     title = "Noise residual"
@@ -71,28 +63,9 @@ class NoiseResidual(NeuralLocator):
         most_noise: float = 10.0,
         window: int = 9,
         half: float = 2.0,
-        steps: int | None = 300,
-        epochs: float = 10.0,
-        batch: int = 8,
-        lr: float = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        weight_decay: float = 0.0,
-        schedule: str = "falling",
-        flip: bool = True,
+        **recipe: Any,
     ) -> None:
-        super().__init__(
-            recipe=Recipe(
-                steps=steps,
-                epochs=epochs,
-                batch=batch,
-                lr=lr,
-                betas=(beta1, beta2),
-                weight_decay=weight_decay,
-                schedule=schedule,
-                flip=flip,
-            )
-        )
+        super().__init__(recipe=Recipe(**recipe))
         if depth < 2:
             raise UsageError(f"depth={depth} is no denoiser", hint="at least 2")
         if not 0 < least_noise <= most_noise:

@@ -58,17 +58,7 @@ class PatchForensics(NeuralLocator):
         download: Whether weights may be fetched over the network; those of tf_efficientnet_lite0 are installed.
         average: What is averaged over patches for the image score: "probabilities", as in the paper, or "logits".
         input_size: Side in pixels that images are resized to for the network; None: their own.
-        steps: Optimiser steps of a fit; None: `epochs` decides.
-        epochs: Passes over the training slice, when `steps` is None.
-        batch: Images per step.
-        lr: Peak learning rate.
-        beta1: Adam's first coefficient.
-        beta2: Adam's second coefficient.
-        weight_decay: L2 penalty.
-        schedule: "constant" or "falling".
-        flip: Whether images are mirrored at random.
-        checks: How often the valid slice is looked at.
-        patience: Looks without improvement after which the fit stops early.
+        **recipe: The options of `flbench.recipe.Recipe`.
     """
 
     title = "Patch forensics"
@@ -98,32 +88,9 @@ class PatchForensics(NeuralLocator):
         download: bool = False,
         average: str = "probabilities",
         input_size: int | None = None,
-        steps: int | None = 300,
-        epochs: float = 10.0,
-        batch: int = 8,
-        lr: float = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        weight_decay: float = 0.0,
-        schedule: str = "falling",
-        flip: bool = True,
-        checks: int = 10,
-        patience: int | None = 5,
+        **recipe: Any,
     ) -> None:
-        super().__init__(
-            recipe=Recipe(
-                steps=steps,
-                epochs=epochs,
-                batch=batch,
-                lr=lr,
-                betas=(beta1, beta2),
-                weight_decay=weight_decay,
-                schedule=schedule,
-                flip=flip,
-                checks=checks,
-                patience=patience,
-            )
-        )
+        super().__init__(recipe=Recipe(**recipe))
         self.backbone = choose("backbone", backbone, tuple(BACKBONES))
         if not 1 <= blocks <= BACKBONES[backbone]:
             raise UsageError(f"blocks={blocks} of {backbone} cannot be kept", hint=f"1 to {BACKBONES[backbone]}")

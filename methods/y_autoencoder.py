@@ -48,14 +48,8 @@ class YAutoencoder(NeuralLocator):
         reconstruction_weight: Weight of the reconstruction loss.
         input_size: Side in pixels that images are resized to for the network, and the map back; None: their own.
         steps: Optimiser steps of a fit; None: `epochs` decides.
-        epochs: Passes over the training slice, when `steps` is None.
         batch: Images per step.
-        lr: Peak learning rate.
-        beta1: Adam's first coefficient.
-        beta2: Adam's second coefficient.
-        weight_decay: L2 penalty.
-        schedule: "constant" or "falling".
-        flip: Whether images are mirrored at random.
+        **recipe: The options of `flbench.recipe.Recipe`.
     """
 
     title = "Y-shaped auto-encoder"
@@ -90,27 +84,10 @@ class YAutoencoder(NeuralLocator):
         reconstruction_weight: float = 1.0,
         input_size: int | None = None,
         steps: int | None = 800,
-        epochs: float = 10.0,
         batch: int = 16,
-        lr: float = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        weight_decay: float = 0.0,
-        schedule: str = "falling",
-        flip: bool = True,
+        **recipe: Any,
     ) -> None:
-        super().__init__(
-            recipe=Recipe(
-                steps=steps,
-                epochs=epochs,
-                batch=batch,
-                lr=lr,
-                betas=(beta1, beta2),
-                weight_decay=weight_decay,
-                schedule=schedule,
-                flip=flip,
-            )
-        )
+        super().__init__(recipe=Recipe(steps=steps, batch=batch, **recipe))
         if width < 1:
             raise UsageError(f"width={width} leaves the network no channel", hint="at least 1; the published one is 8")
         self.width = width

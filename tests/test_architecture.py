@@ -26,6 +26,7 @@ CONTRACT = (
     "locator",
     "method_file",
     "protocol",
+    "recipe",
     "record",
     "targets",
 )

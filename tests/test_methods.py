@@ -95,8 +95,11 @@ class TestEveryMethod:
             if isinstance(line, ast.FunctionDef) and line.name == "__init__":
                 assert not line.args.defaults, "options are keyword-only"
                 found = [ast.literal_eval(default) for default in line.args.kw_defaults if default is not None]
+                shared = list(Recipe.__dataclass_fields__) if line.args.kwarg else []
+                own = {argument.arg for argument in line.args.kwonlyargs}
+                found += [getattr(Recipe(), option) for option in shared if option not in own]
                 assert found == list(options_of(method(name)).values())
-                assert len(found) == len(line.args.kwonlyargs), "every option has a default"
+                assert None not in line.args.kw_defaults, "every option has a default"
 
     def test_variants_are_options(self, name: str) -> None:
         kind = method(name)
@@ -107,7 +110,7 @@ class TestEveryMethod:
             kind(**values)
 
     def test_every_option_is_described(self, name: str) -> None:
-        text = inspect.getdoc(method(name)) or ""
+        text = f"{inspect.getdoc(method(name))}\n{inspect.getdoc(Recipe)}"
         for option in options_of(method(name)):
             assert f"\n    {option}: " in text, option
 
