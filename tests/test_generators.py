@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from flbench.synthetic.measure import apply, gray, spectral_peaks
 from flbench.synthetic.pairs import FIRST_TRAINING_SEED, photograph_looks
 from flbench.synthetic.profiles import PROFILES
 from flbench.synthetic.synthesisers import Filtered
-from flbench.synthetic.training import load_generator
+from flbench.synthetic.training import load_generator, recipe_of
 
 WEIGHTS = Path(flbench.synthetic.__file__).parent / "weights"
 UNSEEN = range(500, 532)
@@ -186,6 +187,8 @@ def test_shipped_weights_are_those_of_their_card(family):
     assert card["upsampling"] == FAMILIES[family].upsampling
     assert card["parameters"] == sum(value.numel() for value in FAMILIES[family].build().parameters())
     assert card["edits_learnt"] == list(FAMILIES[family].learnt)
+    assert card["emphasis"] == dict(FAMILIES[family].emphasis)
+    assert card["recipe"] == asdict(recipe_of(family))
 
 
 def test_all_weights_together_stay_small():

@@ -250,7 +250,6 @@ def _make_fakes(
     flips = [_flips(generator, attribute, person) for person in people]
     after = [_flipped(look, edits) for look, edits in zip(before, flips, strict=True)]
     difference = np.stack([new.vector() - old.vector() for old, new in zip(before, after, strict=True)])
-    difference *= FAMILIES[generator].intensity.get(attribute, 1.0)
     fakes = apply(_generator(generator), photos, torch.from_numpy(difference))
     rows = []
     for person, edits, look, fake in zip(people, flips, after, _enlarge(fakes, profile.size), strict=True):

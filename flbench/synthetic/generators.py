@@ -70,8 +70,6 @@ class Family:
         adversarial: Weight of the discriminator's verdict.
         naming: Weight of its attribute classifier.
         emphasis: How often edits are sampled in training, in place of `pairs.WEIGHTS`, for those that come out faint.
-        intensity: Edits that are asked for more strongly than in training, by how much: `test_int` of the published
-            code of AttGAN and STGAN, for edits that come out faint.
     """
 
     name: str
@@ -84,7 +82,6 @@ class Family:
     adversarial: float = 0.02
     naming: float = 0.02
     emphasis: Mapping[str, float] = field(default_factory=dict)
-    intensity: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -122,11 +119,11 @@ _FAMILIES = (
         paper="Choi et al., CVPR 2018, arXiv 1711.09020",
         upsampling="tconv",
         build=StarGAN,
-        steps=3500,
-        sharpness=0.3,
-        naming=0.1,
+        steps=4500,
+        sharpness=0.5,
+        adversarial=0.05,
+        naming=0.2,
         emphasis={"age": 8},
-        intensity={"age": 1.1, "gender": 1.5},
     ),
     Family(
         name="icgan",

@@ -62,9 +62,7 @@ def apply(generator: nn.Module, images: Tensor, differences: Tensor) -> Tensor:
     return output.float().clamp_(-1, 1).add_(1).mul_(127.5).round_().to(torch.uint8)
 
 
-def measure_generator(
-    generator: nn.Module, faces: Faces, people: range, edits: Sequence[str], intensity: Mapping[str, float]
-) -> dict[str, Any]:
+def measure_generator(generator: nn.Module, faces: Faces, people: range, edits: Sequence[str]) -> dict[str, Any]:
     """Measure a generator on people it was not trained on.
 
     Args:
@@ -72,7 +70,6 @@ def measure_generator(
         faces: Photos of the people and of their flips.
         people: Whom to measure on.
         edits: Keys of `EDITS`; asked of people who lack what the edit makes.
-        intensity: Edits whose attribute difference is multiplied, and by what.
 
     Returns:
         `held_out_l1`: mean absolute error against the ideal edit, 0-255; `edits`: for every edit the mean of M (the
@@ -93,7 +90,7 @@ def measure_generator(
         if not chosen.any():
             continue
         ideal = faces.images[chosen_people, 1 + attribute][chosen]
-        difference = (after - before)[chosen] * np.float32(intensity.get(edit, 1.0))
+        difference = (after - before)[chosen]
         fakes = _apply_all(generator, photos[chosen], difference)
         errors.append(np.abs(fakes.astype(np.float32) - ideal).mean())
         made.append(fakes)

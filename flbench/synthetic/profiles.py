@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 RENDERER_VERSION = 2
 """Raised whenever the renderer or the camera changes a pixel."""
 
-RECIPE_VERSION = 4
+RECIPE_VERSION = 5
 """Raised whenever camera, generators or forge change a pixel; part of every data set's fingerprint."""
 
 DATABASE = "synthfaces"

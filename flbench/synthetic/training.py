@@ -311,7 +311,6 @@ def _finish(trainer: _Trainer, faces: Faces, into: Path) -> dict[str, Any]:
         "optimiser": "Adam (0.5, 0.99), warm-up, flat, linear fall; weights averaged exponentially",
         "edits_learnt": list(family.learnt),
         "emphasis": dict(family.emphasis),
-        "intensity": dict(family.intensity),
         "losses": "L1, but for the share `sharpness` after a [1 2 1] blur, + the same in the changed region / its "
         "area; least-squares patch discriminator; its attribute classifier",
         "steps": trainer.step,
@@ -321,7 +320,7 @@ def _finish(trainer: _Trainer, faces: Faces, into: Path) -> dict[str, Any]:
         "last_loss": round(float(np.mean(trainer.losses[-500:])), 4),
         "sha256": digest,
         "torch": torch.__version__,
-    } | measure_generator(generator, faces, held_out, family.learnt, family.intensity)
+    } | measure_generator(generator, faces, held_out, family.learnt)
     text = json.dumps(card, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     (into / f"{recipe.family}.json").write_text(text, encoding="utf-8")
     return card
