@@ -11,8 +11,9 @@ import click
 from flbench.cli import main
 from flbench.method_file import MethodEntry
 from flbench.protocol import METRICS
+from flbench.record import read_record
 from flbench.registry import find_protocol, methods, protocols
-from flbench.reporting.words import describe
+from flbench.reporting.words import count, describe, heading
 from flbench.synthetic.datasheet import datasheet
 from flbench.synthetic.profiles import OFFERED
 
@@ -129,14 +130,37 @@ def plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def results_table() -> str:
+    """Return what every method reached on one category of the embedded data set, from the published records."""
+    records = [read_record(path) for path in sorted(RESULTS.glob("*/run.json"))]
+    found = [(record, record.results[0].metrics) for record in records if record.results]
+    found.sort(key=lambda pair: -pair[1]["coss"].value)
+    lines = [
+        (
+            f"`{record.method.name}`" + (" (reference row)" if record.method.reference else ""),
+            *(f"{metrics[name].value:.{digits}f}" for name, digits in SHOWN.items()),
+            count(record.method.parameters) if record.method.parameters else "–",
+            f"{record.timings['fit_s']:.0f} s" if "fit_s" in record.timings else "–",
+        )
+        for record, metrics in found
+    ]
+    return rows(("method", *(heading(name) for name in SHOWN), "parameters", "fit, one core"), lines)
+
+
 def readme() -> str:
-    """Return the README with its table of methods made anew."""
-    head, _, rest = README.read_text(encoding="utf-8").partition(TABLE_STARTS)
-    return f"{head}{TABLE_STARTS}\n\n{method_table()}\n{TABLE_ENDS}{rest.partition(TABLE_ENDS)[2]}"
+    """Return the README with its tables made anew."""
+    text = README.read_text(encoding="utf-8")
+    for name, table in TABLES.items():
+        start, end = f"<!-- made by `make docs`: {name} -->", "<!-- end -->"
+        head, _, rest = text.partition(start)
+        text = f"{head}{start}\n\n{table()}\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 README = HERE.parent / "README.md"
-TABLE_STARTS, TABLE_ENDS = "<!-- made by `make docs`: methods -->", "<!-- end -->"
+RESULTS = HERE.parent / "leaderboards" / "synthfaces-mini" / "in_gan-v1"
+SHOWN = {"coss": 3, "psnr": 2, "ssim": 3, "acc": 3, "auroc": 3}
+TABLES = {"methods": method_table, "results": results_table}
 PAGES = {
     "commands.md": commands,
     "methods.md": method_pages,

@@ -273,7 +273,7 @@ def _run(check: Check, trial: Trial, closed: str) -> tuple[Result, str]:
     except looks.NotApplicable as reason:
         why = str(reason)
         skipped = Result(check=check.name, holds=check.holds, status="skipped", what=why)
-        return skipped, why if isinstance(reason, looks.Exempt) else ""
+        return skipped, f"see {check.name!r}" if isinstance(reason, looks.Exempt) else ""
     except FlbenchError as error:
         what = str(error)
     except Exception as error:

@@ -155,7 +155,11 @@ def alone(trial: Trial) -> str:
 
 
 def fits(trial: Trial) -> str:
-    """Look whether the method is fitted on the made training slice."""
+    """Look whether the method is fitted on the made training slice; one that declines everything here is not tried."""
+    locator = trial.fresh()
+    reasons = [locator.skip(find_protocol(name)) for name in protocols()]
+    if reasons and all(reasons):
+        raise Exempt(f"it declines every protocol here: {reasons[0]}")
     if not trial.kind.trains():
         raise NotApplicable("nothing to fit")
     _ = trial.locator

@@ -82,6 +82,13 @@ class TestWhatIsRight:
             "score": "the protocol derives the score from the map",
         }
 
+    def test_one_that_declines_everything_here_is_not_tried(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file: None)
+        found = {result.check: result for result in check_method("frozen_vit", fresh_process=False)}
+        assert "declines every protocol here" in found["fit"].what
+        assert found["prediction"].status == "skipped"
+        assert "failed" not in {result.status for result in found.values()}
+
     def test_options_reach_the_method(self) -> None:
         found = failed(check_method(registry.choose_method("Good", {"power": -1.0}), fresh_process=False))
         assert set(found) == {"range", "finite"}, "1 / 0"
