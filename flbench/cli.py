@@ -98,6 +98,13 @@ _job_options: list[Callable[[Command], Command]] = [
     click.option("--max-steps", type=click.IntRange(min=1), help="Stop fits after so many steps: for a quick trial."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: every core."),
+    click.option(
+        "--inference",
+        type=click.Choice(["torch", "onnxruntime", "openvino", "compile"]),
+        default="torch",
+        show_default=True,
+        help="What fitted networks predict with, held against torch on the first batch.",
+    ),
     click.option("--wait", is_flag=True, help="Wait for another command that works on the same fit or cell."),
     shared.as_json,
 ]
@@ -135,7 +142,7 @@ def _plan(options: Mapping[str, Any], *, references: bool) -> Any:
     with console.progress() as progress:
         dataset = jobs.open_dataset(options["data"], options["profile"], progress=progress)
     plan = jobs.plan_run(dataset, found, chosen, seeds, request, references=references, lenient=everything)
-    machine = jobs.Machine(device=options["device"], threads=options["threads"], wait=options["wait"])
+    machine = jobs.Machine(**{key: options[key] for key in ("device", "threads", "inference", "wait")})
     return found, plan, machine
 
 

@@ -77,7 +77,7 @@ def export(method: str, fit: str, study: Path, into: Path, as_json: bool) -> Non
     It takes images of the size that the fit was made on, in batches of any size; `flbench run --method onnx:FILE` tests
     it as any other method. Needs the extra `onnx`.
     """
-    from flbench.exporting import export_onnx
+    from flbench.engine.export import export_onnx
     from flbench.prediction import open_locator
     from flbench.study import Study
 

@@ -159,11 +159,13 @@ class Machine:
     Attributes:
         device: "auto", "cpu", "cuda"...
         threads: CPU threads of each work unit; None: every usable core.
+        inference: Engine that fitted networks predict with: "torch", "onnxruntime", "openvino" or "compile".
         wait: Wait for another command that works on the same fit or cell.
     """
 
     device: str = "auto"
     threads: int | None = None
+    inference: str = "torch"
     wait: bool = False
 
 
@@ -237,7 +239,15 @@ def carry_out(plan: Plan, study: Study, machine: Machine, watch: Callable[[Mappi
     """
     threads = machine.threads or usable_cores()
     try:
-        run_plan(plan, study, device=machine.device, threads=threads, wait=machine.wait, watch=watch)
+        run_plan(
+            plan,
+            study,
+            device=machine.device,
+            threads=threads,
+            inference=machine.inference,
+            wait=machine.wait,
+            watch=watch,
+        )
     finally:
         costs.remember(plan, study, home())
     from flbench.reporting.study_figures import draw_panels

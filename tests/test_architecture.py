@@ -42,7 +42,6 @@ FLOOR = dict.fromkeys(CONTRACT, 0) | {
     "synthetic": 2,
     "checks": 3,
     "evaluation": 3,
-    "exporting": 3,
     "footprint": 3,
     "jobs": 3,
     "prediction": 3,

@@ -13,6 +13,7 @@ from flbench.data.batches import Frames
 from flbench.data.dataset import Dataset, select_test
 from flbench.engine.fit import weights_digest
 from flbench.engine.gallery import ROWS, SLICES, joined, write_arrays
+from flbench.engine.inference import Inference, version_of, with_engine
 from flbench.engine.plan import Cell
 from flbench.engine.predictions import Predictions, Recall, Timer
 from flbench.engine.predictor import Predictor
@@ -117,7 +118,18 @@ def _evaluate(
         fits=fits,
         results=results,
         timings=_timings(cell, fits, timer, before, memory),
+        inference=_inference(cell, runtime, memory),
     )
+
+
+def _inference(cell: Cell, runtime: Runtime, memory: Predictions) -> dict[str, Any]:
+    """Return what a record says of the engine, if it was not eager torch; what is no network is always run by that."""
+    keys = {_locator_key(cell, test.fit) for test in cell.protocol.test} & set(memory.deviations)
+    if not keys:
+        return {}
+    found = [memory.deviations[key]() for key in sorted(keys)]
+    engine = {"engine": runtime.inference, "version": version_of(runtime.inference)}
+    return {"inference": {**engine, "deviation": max((value for value in found if value is not None), default=None)}}
 
 
 def _by_fit(tests: Sequence[TestSlice]) -> list[tuple[str, list[TestSlice]]]:
@@ -139,12 +151,15 @@ def _recall(
     """Return the locator of a fit slice, loaded when it is first asked."""
     key = _locator_key(cell, fit)
     log = study.cell_folder(cell.id) / LOG
+    size = int(cell.protocol.size)
 
     def ready() -> Predictor:
         locator = ready_locator(cell.method, document, study, runtime)
+        locator = with_engine(locator, cell.method.name, runtime.inference, size=size, threads=runtime.threads)
+        if isinstance(locator, Inference):
+            memory.deviations[key] = lambda: locator.deviation
         return Predictor(locator, cell.method.name, runtime, log, memory.timer(key))
 
-    size = int(cell.protocol.size)
     return Recall(ready, key, size, None if cell.method.entry.reference else memory)
 
 
@@ -241,6 +256,7 @@ def draft(
     fits: Mapping[str, Mapping[str, Any]] | None = None,
     results: tuple[Result, ...] = (),
     timings: Mapping[str, float] | None = None,
+    inference: Mapping[str, Any] | None = None,
 ) -> Record:
     """Return the record of a cell."""
     entry = cell.method.entry
@@ -293,5 +309,5 @@ def draft(
         seed=cell.seed,
         results=results,
         timings=dict(timings or {}),
-        provenance=runtime.provenance(),
+        provenance={**runtime.provenance(), **(inference or {})},
     )

@@ -36,7 +36,7 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def run_plan(plan: Plan, study: Study, *, device: str, threads: int, wait: bool, watch: Watch) -> None:
+def run_plan(plan: Plan, study: Study, *, device: str, threads: int, inference: str, wait: bool, watch: Watch) -> None:
     """Carry out what is left of a plan; what is done already is not touched.
 
     Args:
@@ -44,6 +44,7 @@ def run_plan(plan: Plan, study: Study, *, device: str, threads: int, wait: bool,
         study: Where results go.
         device: "auto", "cpu", "cuda"...
         threads: CPU threads of each work unit.
+        inference: Engine that fitted networks predict with.
         wait: Wait for another command that works on the same fit or cell.
         watch: Called with every event of the units.
 
@@ -59,6 +60,7 @@ def run_plan(plan: Plan, study: Study, *, device: str, threads: int, wait: bool,
             "study": str(study.folder.resolve()),
             "device": device,
             "threads": threads,
+            "inference": inference,
             "wait": wait,
         }
         _run(job, unit, watch)

@@ -42,10 +42,12 @@ class Predictions:
 
     Attributes:
         timers: By locator: what predicting has cost since the unit began.
+        deviations: By locator that another engine runs: its largest difference from eager torch on the first batch.
     """
 
     def __init__(self) -> None:
         self.timers: dict[str, Timer] = {}
+        self.deviations: dict[str, Callable[[], float | None]] = {}
         self._kept: OrderedDict[Key, list[Outcome]] = OrderedDict()
         self._held = 0
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from flbench.engine.inference import TORCH, check_engine
 from flbench.errors import Interrupted, UsageError
 
 Send = Callable[[dict[str, Any]], None]
@@ -56,26 +57,29 @@ class Events:
 
 @dataclass(frozen=True)
 class Runtime:
-    """Device and threads of a process.
+    """Device and threads of a process, and what runs its networks.
 
     Attributes:
         device: Where modules and batches are.
         threads: CPU threads of torch.
+        inference: Engine that fitted networks predict with, "torch" or one of `inference.ENGINES`.
     """
 
     device: torch.device
     threads: int
+    inference: str = TORCH
 
     @classmethod
-    def set_up(cls, device: str, threads: int) -> Runtime:
+    def set_up(cls, device: str, threads: int, inference: str = TORCH) -> Runtime:
         """Choose the device, fix the thread count and ask torch for deterministic kernels.
 
         Args:
             device: "auto", "cpu", "cuda", "cuda:1", "mps".
             threads: CPU threads.
+            inference: Engine of fitted networks.
 
         Raises:
-            UsageError: The device does not exist here.
+            UsageError: The device does not exist here, or the engine cannot be used on it.
         """
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.set_num_threads(threads)
@@ -89,7 +93,7 @@ class Runtime:
         except (RuntimeError, AssertionError) as error:
             have = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
             raise UsageError(f"device {device!r} cannot be used", hint="here: " + ", ".join(have)) from error
-        return cls(chosen, threads)
+        return cls(chosen, threads, check_engine(inference, chosen))
 
     @property
     def name(self) -> str:

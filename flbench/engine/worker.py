@@ -17,6 +17,7 @@ from flbench.data.batches import Frames
 from flbench.data.dataset import read_dataset
 from flbench.engine.evaluate import run_cell
 from flbench.engine.fit import make_fit
+from flbench.engine.inference import TORCH
 from flbench.engine.plan import Cell, Fit, Unit, unit_from_json
 from flbench.engine.predictions import Predictions
 from flbench.engine.runtime import Events, Runtime
@@ -99,7 +100,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: setattr(events, "stopping", True))
     try:
-        runtime = Runtime.set_up(job["device"], job["threads"])
+        runtime = Runtime.set_up(job["device"], job["threads"], job.get("inference", TORCH))
         unit = unit_from_json(job["unit"])
         run_unit(unit, Path(job["dataset"]), study, runtime, events, wait=job["wait"])
     except FlbenchError as error:

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import flbench
-from flbench import exporting
 from flbench.data.dataset import Dataset
+from flbench.engine import export
+from flbench.engine.export import export_onnx
 from flbench.errors import MethodError, UsageError
-from flbench.exporting import export_onnx
 from flbench.locator import NeuralLocator
 from flbench.methods.fakelocator import FakeLocator
 from flbench.methods.ones import Ones
@@ -43,7 +43,7 @@ def test_an_exported_fakelocator_scores_what_it_scores_in_torch(boxes: Dataset, 
 
 
 def test_what_differs_is_not_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
     with pytest.raises(MethodError, match="the exported file differs by"):
         export_onnx(ready(YAutoencoder()), "y_autoencoder", 32, tmp_path / "net.onnx")
     assert not list(tmp_path.iterdir())
@@ -52,7 +52,7 @@ def test_what_differs_is_not_written(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_what_torch_cannot_export_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     locator = ready(YAutoencoder())
     monkeypatch.setattr(locator, "forward", lambda module, images: 1 / 0)
-    monkeypatch.setattr(exporting, "_Outputs", lambda locator: torch.nn.Identity())
+    monkeypatch.setattr(export, "_Outputs", lambda locator: torch.nn.Identity())
 
     def refuse(*words: object, **more: object) -> None:
         raise RuntimeError("no such operator\nand a long explanation")

@@ -66,13 +66,12 @@ def export_onnx(locator: Locator, name: str, size: int, path: Path) -> float:
         except ImportError as error:
             raise UsageError(f"{library} is not installed", hint="run: pip install 'flbench[onnx]'") from error
     images = make_images(3, (size, size)).images
-    module = _Outputs(locator).eval()
     with torch.inference_mode():
-        said = module(images)
+        said = _Outputs(locator).eval()(images)
     found: list[float] = []
 
     def write(temporary: Path) -> None:
-        _export(module, images[:2].clone(), temporary, name)
+        write_onnx(locator, name, size, temporary)
         found.append(_difference(temporary, images, said))
         if not found[0] <= TOLERANCE:
             raise MethodError(f"method {name}: the exported file differs by {found[0]:.2g}, allowed is {TOLERANCE:g}")
@@ -81,12 +80,23 @@ def export_onnx(locator: Locator, name: str, size: int, path: Path) -> float:
     return found[0]
 
 
-def _export(module: nn.Module, images: Tensor, path: Path, name: str) -> None:
+def write_onnx(locator: NeuralLocator, name: str, size: int, path: Path) -> None:
+    """Write a fitted neural locator as an ONNX file, without a look at what the file says.
+
+    Args:
+        locator: Fitted, on the CPU.
+        name: The method, for messages.
+        size: Height and width of the images in pixels.
+        path: The file.
+
+    Raises:
+        MethodError: torch cannot export the network.
+    """
     with _quiet():
         try:
             torch.onnx.export(
-                module,
-                (images,),
+                _Outputs(locator).eval(),
+                (make_images(2, (size, size)).images,),
                 path,
                 dynamo=True,
                 dynamic_shapes={"images": {0: torch.export.Dim("batch")}},

@@ -1,0 +1,185 @@
+"""Run a fitted network by another engine than eager torch, and hold it against eager torch on the first batch."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flbench.engine.export import TOLERANCE, write_onnx
+from flbench.errors import MethodError, UsageError
+from flbench.locator import Locator, NeuralLocator, Prediction
+
+Session = Callable[[Tensor], tuple[Tensor, ...]]
+
+TORCH = "torch"
+"""Eager torch: what every number is held against."""
+
+
+class Inference(Locator):
+    """A fitted network as another engine runs it.
+
+    Args:
+        locator: Fitted, on the CPU.
+        name: The method, for messages.
+        engine: One of `ENGINES`.
+        size: Height and width of the images in pixels.
+        threads: CPU threads.
+
+    Attributes:
+        deviation: Largest difference of a map or a score from eager torch on the first batch; None before it.
+
+    Raises:
+        MethodError: The network cannot be brought to the engine.
+    """
+
+    title = "Another engine"
+
+    def __init__(self, locator: NeuralLocator, name: str, engine: str, *, size: int, threads: int) -> None:
+        self.locator = locator
+        self.name = name
+        self.engine = engine
+        self.deviation: float | None = None
+        self._session = ENGINES[engine](locator, name, size, threads)
+
+    def predict(self, images: Tensor) -> Prediction:
+        """Return what the engine says.
+
+        Raises:
+            MethodError: It says something else than eager torch on the first batch.
+        """
+        fakeness, *score = self._session(images)
+        said = Prediction(fakeness, score[0] if score else None)
+        if self.deviation is None:
+            self._compare(said, self.locator.predict(images))
+        return said
+
+    def _compare(self, said: Prediction, expected: Prediction) -> None:
+        pairs = zip(said, expected, strict=True)
+        each = [float((one - two).abs().max()) for one, two in pairs if one is not None and two is not None]
+        found = float(np.max(each))  # NaN if there is any
+        if not found <= TOLERANCE:
+            hint = f"run it with --inference {TORCH}"
+            raise MethodError(f"method {self.name}: {self.engine} differs from torch by {found:.2g}", hint=hint)
+        self.deviation = found
+
+    @property
+    def parameters(self) -> int:
+        """Number of the network's parameters."""
+        return self.locator.parameters
+
+
+def with_engine(locator: Locator, name: str, engine: str, *, size: int, threads: int) -> Locator:
+    """Return a locator as an engine runs it; what is no plain network is returned as it is, for torch.
+
+    Args:
+        locator: Ready to predict, on the CPU.
+        name: The method, for messages.
+        engine: "torch", or one of `ENGINES`.
+        size: Height and width of the images in pixels.
+        threads: CPU threads.
+
+    Raises:
+        MethodError: The network cannot be brought to the engine.
+    """
+    plain = isinstance(locator, NeuralLocator) and type(locator).predict is NeuralLocator.predict
+    if engine == TORCH or not plain or not isinstance(locator, NeuralLocator):
+        return locator
+    return Inference(locator, name, engine, size=size, threads=threads)
+
+
+def check_engine(engine: str, device: torch.device) -> str:
+    """Return the name of an engine that can be used here.
+
+    Raises:
+        UsageError: There is no such engine, its library is not installed, or the device is not the CPU.
+    """
+    if engine == TORCH:
+        return engine
+    if engine not in ENGINES:
+        raise UsageError(f"inference engine {engine!r} is not known", hint="one of: " + ", ".join([TORCH, *ENGINES]))
+    if device.type != "cpu":
+        raise UsageError(f"inference by {engine} is for the CPU, the device is {device}", hint="--device cpu")
+    for library in _LIBRARIES[engine]:
+        try:
+            importlib.import_module(library)
+        except ImportError as error:
+            hint = f"run: pip install 'flbench[{_EXTRAS[engine]}]'"
+            raise UsageError(f"inference by {engine} needs {library}, which is not installed", hint=hint) from error
+    return engine
+
+
+def version_of(engine: str) -> str:
+    """Return the version of the library behind an engine."""
+    return metadata.version(_LIBRARIES[engine][0] if _LIBRARIES[engine] else TORCH)
+
+
+def _compile(locator: NeuralLocator, name: str, size: int, threads: int) -> Session:
+    del name, size, threads
+    module = locator.module
+    assert module is not None
+    compiled: Any = torch.compile(module.eval())
+
+    def run(images: Tensor) -> tuple[Tensor, ...]:
+        with torch.inference_mode():
+            said = locator.forward(compiled, images)
+        return tuple(part for part in said if part is not None)
+
+    return run
+
+
+def _onnxruntime(locator: NeuralLocator, name: str, size: int, threads: int) -> Session:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    with tempfile.TemporaryDirectory(prefix="flbench-") as folder:
+        path = Path(folder) / "network.onnx"
+        write_onnx(locator, name, size, path)
+        session = onnxruntime.InferenceSession(path.read_bytes(), settings, providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> tuple[Tensor, ...]:
+        outputs = session.run(None, {"images": np.ascontiguousarray(images.numpy())})
+        return tuple(torch.from_numpy(np.asarray(output)) for output in outputs)
+
+    return run
+
+
+def _openvino(locator: NeuralLocator, name: str, size: int, threads: int) -> Session:
+    import openvino
+
+    core = openvino.Core()
+    with tempfile.TemporaryDirectory(prefix="flbench-") as folder:
+        path = Path(folder) / "network.onnx"
+        write_onnx(locator, name, size, path)
+        # openvino would compute in bfloat16 where the CPU has it, which is another locator.
+        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+        network = core.compile_model(core.read_model(path), "CPU", settings)
+
+    def run(images: Tensor) -> tuple[Tensor, ...]:
+        outputs = network(np.ascontiguousarray(images.numpy()))
+        return tuple(torch.from_numpy(np.array(outputs[place])) for place in range(len(network.outputs)))
+
+    return run
+
+
+ENGINES: dict[str, Callable[[NeuralLocator, str, int, int], Session]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "compile": _compile,
+}
+"""What can run a network in place of eager torch, by name."""
+
+_LIBRARIES: dict[str, tuple[str, ...]] = {
+    "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),
+    "openvino": ("openvino", "onnx", "onnxscript"),
+    "compile": (),
+}
+_EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}

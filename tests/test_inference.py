@@ -1,0 +1,140 @@
+"""Other engines than eager torch: they score what torch scores, say how far they are from it, or are refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor
+
+from flbench.cli import main
+from flbench.data.dataset import Dataset
+from flbench.engine import inference
+from flbench.engine.inference import ENGINES, TORCH, Inference, check_engine, with_engine
+from flbench.engine.runtime import Runtime
+from flbench.errors import MethodError, UsageError
+from flbench.locator import NeuralLocator
+from flbench.methods.gradcam import GradCam
+from flbench.methods.ones import Ones
+from flbench.methods.y_autoencoder import YAutoencoder
+from flbench.study import Study
+
+CPU = torch.device("cpu")
+
+
+def ready(locator: NeuralLocator) -> NeuralLocator:
+    torch.manual_seed(0)
+    locator.module = locator.build(pretrained=False)
+    return locator
+
+
+def needs(engine: str) -> None:
+    try:
+        check_engine(engine, CPU)
+    except UsageError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_an_engine_says_what_torch_says_and_how_far_it_is(engine: str) -> None:
+    needs(engine)
+    locator = ready(YAutoencoder())
+    made = with_engine(locator, "y", engine, size=32, threads=1)
+    assert isinstance(made, Inference)
+    assert made.deviation is None
+    assert made.parameters == locator.parameters
+    for count in (4, 1):
+        images = torch.rand(count, 3, 32, 32)
+        for one, two in zip(made.predict(images), locator.predict(images), strict=True):
+            assert one is not None
+            assert two is not None
+            torch.testing.assert_close(one, two, atol=1e-4, rtol=0)
+    assert made.deviation is not None
+    assert 0 <= made.deviation <= 1e-4
+
+
+def test_an_engine_that_says_something_else_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(locator: NeuralLocator, name: str, size: int, threads: int) -> inference.Session:
+        return lambda images: (torch.zeros(len(images), size, size), torch.zeros(len(images)))
+
+    monkeypatch.setitem(ENGINES, "onnxruntime", wrong)
+    made = with_engine(ready(YAutoencoder()), "y", "onnxruntime", size=32, threads=1)
+    with pytest.raises(MethodError, match=r"method y: onnxruntime differs from torch by .*--inference torch"):
+        made.predict(torch.rand(2, 3, 32, 32))
+
+
+def test_an_engine_that_says_nan_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(locator: NeuralLocator, name: str, size: int, threads: int) -> inference.Session:
+        def run(images: Tensor) -> tuple[Tensor, ...]:
+            return torch.full((len(images), size, size), torch.nan), torch.zeros(len(images))
+
+        return run
+
+    monkeypatch.setitem(ENGINES, "openvino", broken)
+    with pytest.raises(MethodError, match="openvino differs from torch by nan"):
+        with_engine(ready(YAutoencoder()), "y", "openvino", size=32, threads=1).predict(torch.rand(1, 3, 32, 32))
+
+
+def test_compile_asks_torch_to_compile_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def compiled(module: torch.nn.Module) -> torch.nn.Module:
+        asked.append(module)
+        return module
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    locator = ready(YAutoencoder())
+    made = with_engine(locator, "y", "compile", size=32, threads=1)
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(made.predict(images).fakeness, locator.predict(images).fakeness)
+    assert asked == [locator.module]
+
+
+def test_what_is_no_plain_network_is_run_by_torch() -> None:
+    for locator in (Ones(), ready(GradCam(weights="none"))):
+        assert with_engine(locator, "it", "onnxruntime", size=32, threads=1) is locator
+    locator = ready(YAutoencoder())
+    assert with_engine(locator, "it", TORCH, size=32, threads=1) is locator
+
+
+def test_what_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"'tensorrt' is not known .*onnxruntime"):
+        check_engine("tensorrt", CPU)
+    with pytest.raises(UsageError, match=r"is for the CPU, the device is meta .*--device cpu"):
+        check_engine("compile", torch.device("meta"))
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UsageError, match=r"needs openvino, which is not installed .*flbench\[openvino\]"):
+        Runtime.set_up("cpu", torch.get_num_threads(), "openvino")
+
+
+def test_the_command_knows_every_engine() -> None:
+    (option,) = [option for option in main.commands["run"].params if option.name == "inference"]
+    assert isinstance(option.type, click.Choice)
+    assert list(option.type.choices) == [TORCH, *ENGINES]
+
+
+def test_a_run_by_another_engine_scores_the_same_and_its_record_says_so(boxes: Dataset, tmp_path: Path) -> None:
+    needs("onnxruntime")
+    words = ["run", "-m", "y_autoencoder", "-p", "in_gan", "--data", str(boxes.folder), "--max-steps", "3"]
+    records = {}
+    for engine in (TORCH, "onnxruntime"):
+        done = CliRunner().invoke(
+            main, [*words, "--study", str(tmp_path / engine), "--threads", "1", "--inference", engine, "--json"]
+        )
+        assert done.exit_code == 0, done.output
+        records[engine] = {record["method"]["name"]: record for record in json.loads(done.stdout)}
+    mine = records["onnxruntime"]["y_autoencoder"]
+    assert mine["provenance"]["inference"]["engine"] == "onnxruntime"
+    assert 0 <= mine["provenance"]["inference"]["deviation"] <= 1e-4
+    assert "inference" not in records[TORCH]["y_autoencoder"]["provenance"]
+    assert "inference" not in records["onnxruntime"]["meanmap"]["provenance"]
+    assert mine["cell"] == records[TORCH]["y_autoencoder"]["cell"]
+    one, two = (Study(tmp_path / engine).scores(mine["cell"]).set_index("sample_id") for engine in records)
+    for column in ("score", "coss", "ssim", "mae"):
+        np.testing.assert_allclose(one[column], two[column], atol=1e-4, rtol=0)
