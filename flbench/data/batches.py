@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import lru_cache
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -47,20 +48,24 @@ class _Cache:
     def __init__(self) -> None:
         self._arrays: OrderedDict[str, np.ndarray] = OrderedDict()
         self._held = 0
+        self._lock = Lock()  # a thread may prepare a batch while another looks at one
 
     def __len__(self) -> int:
         return len(self._arrays)
 
     def get(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         """Return an array, made now if it is not there."""
-        if name in self._arrays:
-            self._arrays.move_to_end(name)
-            return self._arrays[name]
+        with self._lock:
+            if name in self._arrays:
+                self._arrays.move_to_end(name)
+                return self._arrays[name]
         array = make()
-        self._arrays[name] = array
-        self._held += array.nbytes
-        while self._held > CACHE_BYTES and len(self._arrays) > 1:
-            self._held -= self._arrays.popitem(last=False)[1].nbytes
+        with self._lock:
+            if name not in self._arrays:
+                self._arrays[name] = array
+                self._held += array.nbytes
+            while self._held > CACHE_BYTES and len(self._arrays) > 1:
+                self._held -= self._arrays.popitem(last=False)[1].nbytes
         return array
 
 

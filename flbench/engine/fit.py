@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from flbench.data.batches import Frames, Sampler
 from flbench.data.dataset import select_fit
+from flbench.engine.ahead import one_ahead
 from flbench.engine.plan import Fit
 from flbench.engine.runtime import Events, Runtime
 from flbench.errors import DataError, FlbenchError, MethodError
@@ -128,10 +129,12 @@ class SliceTraining(Training):
         best = self._resume(module, optimiser)
         history = self.history
         saved = time.monotonic()
-        while history.step < steps and not history.stopped:
+        for batch in one_ahead(self._batches(sampler, recipe, range(history.step, steps))):
+            if history.stopped:
+                break
             for group in optimiser.param_groups:
                 group["lr"] = recipe.lr * rate(history.step, steps, recipe.schedule)
-            value = self._step(module, optimiser, loss, sampler, recipe)
+            value = self._step(module, optimiser, loss, batch)
             history.step += 1
             history.running += value
             history.counted += 1
@@ -147,14 +150,15 @@ class SliceTraining(Training):
             module.load_state_dict(best)
         module.eval()
 
-    def _step(
-        self, module: nn.Module, optimiser: torch.optim.Optimizer, loss: Loss, sampler: Sampler, recipe: Recipe
-    ) -> float:
+    def _batches(self, sampler: Sampler, recipe: Recipe, steps: range) -> Iterator[Batch]:
+        """Yield the batches of some steps; each is a function of the seed and the step alone."""
+        for step in steps:
+            samples = sampler.samples(step)
+            yield self.batch(samples, sampler.flips(step, len(samples)) if recipe.flip else None)
+
+    def _step(self, module: nn.Module, optimiser: torch.optim.Optimizer, loss: Loss, batch: Batch) -> float:
         step = self.history.step
         torch.manual_seed(step_seed(self.seed, step))
-        samples = sampler.samples(step)
-        flips = sampler.flips(step, len(samples)) if recipe.flip else None
-        batch = self.batch(samples, flips)
         module.train()
         optimiser.zero_grad(set_to_none=True)
         value = loss(module, batch)

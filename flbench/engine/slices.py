@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flbench.condition import parse_condition
+from flbench.condition import Condition, parse_condition
 from flbench.data.batches import Example, Frames
 from flbench.data.dataset import Selection, select_fit
+from flbench.engine.ahead import one_ahead
 from flbench.engine.gallery import CASES, Chooser, Shown
 from flbench.engine.predictions import Outcome, Recall, Timer
 from flbench.engine.runtime import Events
@@ -103,23 +104,39 @@ def _outcomes(
 ) -> Iterator[tuple[dict[str, Any], Example | dict[str, str], Outcome]]:
     """Yield row, example and outcome of every image; for one that cannot be read, its failure as the example."""
     condition = parse_condition(task.condition)
-    recomputed = task.protocol.scoring.ground_truth == "degraded"
-    samples = pd.concat([task.chosen.fakes, task.chosen.reals])
     what = task.test.name if not condition.steps else f"{task.test.name}, {condition.name}"
-    for start in range(0, len(samples), BATCH):
-        events.check()
-        ready: list[tuple[dict[str, Any], Example]] = []
-        for row in samples.iloc[start : start + BATCH].to_dict("records"):
-            try:
-                ready.append((row, frames.example(row["sample_id"], condition, recomputed=recomputed)))
-            except DataError as error:
-                status = "mask_mismatch" if error.message.startswith("mask_mismatch") else "unreadable"
-                yield row, {"status": status, "reason": error.message}, ""
+    total, done = len(task.chosen.fakes) + len(task.chosen.reals), 0
+    events.check()
+    for batch in one_ahead(_batches(task, condition, frames)):
+        ready = [(row, example) for row, example in batch if isinstance(example, Example)]
+        for row, failure in batch:
+            if not isinstance(failure, Example):
+                yield row, failure, ""
         names = [row["sample_id"] for row, _ in ready]
         outcomes = predict(condition, names, [example for _, example in ready])
         for (row, example), outcome in zip(ready, outcomes, strict=True):
             yield row, example, outcome
-        events.progress(f"test {what}", min(start + BATCH, len(samples)), len(samples))
+        done += len(batch)
+        events.progress(f"test {what}", done, total)
+        if done < total:
+            events.check()
+
+
+def _batches(
+    task: Task, condition: Condition, frames: Frames
+) -> Iterator[list[tuple[dict[str, Any], Example | dict[str, str]]]]:
+    """Yield the rows of the slice with their examples, a batch at a time; for what cannot be read, its failure."""
+    recomputed = task.protocol.scoring.ground_truth == "degraded"
+    samples = pd.concat([task.chosen.fakes, task.chosen.reals])
+    for start in range(0, len(samples), BATCH):
+        batch: list[tuple[dict[str, Any], Example | dict[str, str]]] = []
+        for row in samples.iloc[start : start + BATCH].to_dict("records"):
+            try:
+                batch.append((row, frames.example(row["sample_id"], condition, recomputed=recomputed)))
+            except DataError as error:
+                status = "mask_mismatch" if error.message.startswith("mask_mismatch") else "unreadable"
+                batch.append((row, {"status": status, "reason": error.message}))
+        yield batch
 
 
 def score_image(label: str, example: Example, outcome: Outcome) -> dict[str, Any]:
