@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import lru_cache
 from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -26,6 +25,10 @@ _CLEAN = Condition()
 
 CACHE_BYTES = 1 << 30
 """Decoded images kept in memory, at most; beyond it the longest unused is decoded again."""
+
+
+ROWS_KEPT = 1 << 13
+"""Rows of the manifest kept at hand, at most."""
 
 
 class Example(NamedTuple):
@@ -83,6 +86,8 @@ class Frames:
         self.size = size
         self.region_source = region
         self._rows = dataset.manifest.set_index("sample_id")
+        # Pandas takes longer to pick a row than numpy to degrade an image, and every condition asks again.
+        self._row = lru_cache(maxsize=ROWS_KEPT)(self._picked)
         self._cache = _Cache()
 
     def with_region(self, region: str) -> Frames:
@@ -91,8 +96,8 @@ class Frames:
         other.region_source = region
         return other
 
-    def _row(self, sample: str) -> pd.Series:
-        return self._rows.loc[sample]
+    def _picked(self, sample: str) -> dict[str, str]:
+        return {str(column): str(value) for column, value in self._rows.loc[sample].items()}
 
     def image(self, sample: str) -> np.ndarray:
         """Return the uint8 (S, S, 3) image of a sample.
@@ -118,7 +123,7 @@ class Frames:
             return np.ones((self.size, self.size), np.float32)
         return fakeness.fakeness_map(self.image(row["source"]), self.image(sample))
 
-    def _mask(self, row: pd.Series) -> np.ndarray:
+    def _mask(self, row: Mapping[str, str]) -> np.ndarray:
         mask = read_gray(self.dataset.folder / row["mask"])
         height, width = read_image(self.dataset.folder / row["image"]).shape[:2]
         if mask.shape != (height, width):

@@ -45,6 +45,9 @@ _C2 = 0.03**2
 # Measured: beyond 64 Ki pixels (512 KiB of float64) the temporaries leave the cache and SSIM takes three times as long.
 _BLOCK_PIXELS = 1 << 16
 
+# Measured: strips whose temporaries stay in the first cache take half the time of whole images of 224 pixels.
+_STRIP_PIXELS = 1 << 13
+
 _GRAY_LEVEL = 1.0 / 255.0
 
 
@@ -322,7 +325,19 @@ def _mean(values: Float, region: Mask | None) -> Float:
 
 
 def _ssim_inside(t: Float, p: Float) -> Float:
-    """Return the SSIM of every window that lies inside the image: (N, H, W) to (N, H - 6, W - 6).
+    """Return the SSIM of every window that lies inside the image: (N, H, W) to (N, H - 6, W - 6)."""
+    count, height, width = t.shape
+    result = np.empty((count, height - 2 * BORDER, width - 2 * BORDER))
+    rows = max(WINDOW, _STRIP_PIXELS // width)
+    for image in range(count):
+        for top in range(0, height - 2 * BORDER, rows):
+            seen = slice(top, top + rows + 2 * BORDER)
+            result[image, top : top + rows] = _ssim_strip(t[image, seen], p[image, seen])
+    return result
+
+
+def _ssim_strip(t: Float, p: Float) -> Float:
+    """Return the SSIM of every window inside a strip of an image: (H, W) to (H - 6, W - 6).
 
     It is written in the sum and the difference of the two maps, whose squares hold both variances and the covariance:
     four window sums instead of five, symmetric to the bit, and exactly 1 for equal maps.
@@ -347,15 +362,15 @@ def _ssim_inside(t: Float, p: Float) -> Float:
 
 
 def _window_sums(a: Float) -> Float:
-    """Return the sums of all 7 × 7 windows inside (N, H, W), by rows and columns, from sums of two and of four."""
-    pair = a[:, :-1] + a[:, 1:]
+    """Return the sums of all 7 × 7 windows inside (H, W), by rows and columns, from sums of two and of four."""
+    pair = a[:-1] + a[1:]
+    four = pair[:-2] + pair[2:]
+    rows = four[:-3] + pair[4:-1]
+    rows += a[6:]
+    pair = rows[:, :-1] + rows[:, 1:]
     four = pair[:, :-2] + pair[:, 2:]
-    rows = four[:, :-3] + pair[:, 4:-1]
-    rows += a[:, 6:]
-    pair = rows[:, :, :-1] + rows[:, :, 1:]
-    four = pair[:, :, :-2] + pair[:, :, 2:]
-    sums = four[:, :, :-3] + pair[:, :, 4:-1]
-    sums += rows[:, :, 6:]
+    sums = four[:, :-3] + pair[:, 4:-1]
+    sums += rows[:, 6:]
     return sums
 
 
