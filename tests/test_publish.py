@@ -126,30 +126,30 @@ def test_a_newer_record_of_the_same_cell_replaces_the_older(tmp_path: Path, firs
 
 def test_panels_are_shown_only_where_the_data_may_be(tmp_path: Path) -> None:
     into = tmp_path / "boards"
-    target = into / "faces/sample-v1/one/panel.png"
+    target = into / "faces/sample-v1/one/panel.webp"
     publish([make_cell(tmp_path / "a", panel=PICTURE, cell="one", publishable=True)], KNOWN, into)
     assert target.exists()
-    assert "panel.png" in (into / "faces/sample.md").read_text(encoding="utf-8")
+    assert "panel.webp" in (into / "faces/sample.md").read_text(encoding="utf-8")
     later = "2026-05-01T00:00:00+00:00"
     publish([make_cell(tmp_path / "b", panel=PICTURE, cell="one", finished=later)], KNOWN, into)
     assert not target.exists()
-    assert "panel.png" not in (into / "faces/sample.md").read_text(encoding="utf-8")
+    assert "panel.webp" not in (into / "faces/sample.md").read_text(encoding="utf-8")
 
 
 def test_best_and_worst_cases_go_with_the_panel(tmp_path: Path) -> None:
     into = tmp_path / "boards"
     publish([make_cell(tmp_path / "a", panel=PICTURE, cases=PICTURE, cell="one", publishable=True)], KNOWN, into)
-    assert (into / "faces/sample-v1/one/cases.png").exists()
-    assert "/one/cases.png)" in (into / "faces/sample.md").read_text(encoding="utf-8")
+    assert (into / "faces/sample-v1/one/cases.webp").exists()
+    assert "/one/cases.webp)" in (into / "faces/sample.md").read_text(encoding="utf-8")
     publish([make_cell(tmp_path / "b", panel=PICTURE, cases=PICTURE, cell="two")], KNOWN, into)
-    assert not (into / "faces/sample-v1/two/cases.png").exists()
+    assert not (into / "faces/sample-v1/two/cases.webp").exists()
 
 
 def test_a_published_panel_is_lighter_and_looks_the_same(tmp_path: Path) -> None:
     into = tmp_path / "boards"
     cell = make_cell(tmp_path / "a", panel=PICTURE, cell="one", publishable=True)
     written = publish([cell], KNOWN, into)
-    panel = into / "faces/sample-v1/one/panel.png"
+    panel = into / "faces/sample-v1/one/panel.webp"
     assert panel in written
     assert panel.stat().st_size < len(PICTURE) / 2
     with Image.open(panel) as shown, Image.open(io.BytesIO(PICTURE)) as drawn:

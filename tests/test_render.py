@@ -338,10 +338,10 @@ def test_panels_are_shown_for_rows_that_have_one() -> None:
     ]
     text = markdown(board_of(entries, PLAIN))
     assert text.count("<details>") == 1
-    assert f"![Maps of good]({entries[0].folder}/panel.png)" in text
+    assert f"![Maps of good]({entries[0].folder}/panel.webp)" in text
     assert "<details>" not in markdown(make_board())
     both = [Entry(record=e.record, scores=e.scores, folder=e.folder, panel=True, cases=True) for e in make_entries()]
-    assert f"![Best and worst maps of good]({both[0].folder}/cases.png)" in markdown(board_of(both, PLAIN))
+    assert f"![Best and worst maps of good]({both[0].folder}/cases.webp)" in markdown(board_of(both, PLAIN))
 
 
 def test_the_index_names_leaders_and_keeps_departures_apart() -> None:

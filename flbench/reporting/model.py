@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Place = Literal["ranked", "reference", "unranked"]
+SHOWN_PANEL, SHOWN_CASES = "panel.webp", "cases.webp"
+"""What panels are called beside a board."""
+
 FEW = 6
 """Test slices that may have tables and curves of their own: of more, a board shows means and a row for each."""
 

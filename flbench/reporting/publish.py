@@ -5,7 +5,7 @@
     <into>/<data set>/<protocol>-<figure>.svg, .png         what a board shows as figures
     <into>/<data set>/<protocol>-conventions.md             thresholded metrics under every convention
     <into>/<data set>/<protocol>-v<version>/protocol.json   the protocol as it was when the records were made
-    <into>/<data set>/<protocol>-v<version>/<cell>/         run.json, images.parquet, panel.png, cases.png
+    <into>/<data set>/<protocol>-v<version>/<cell>/         run.json, images.parquet, panel.webp, cases.webp
 
 Boards are rendered from what lies in this folder alone, so a clone without a study renders them again to the byte. The
 bytes of a figure depend on the versions of matplotlib and FreeType as well. So a figure carries a mark that follows
@@ -31,7 +31,7 @@ from flbench.protocol import Protocol, fingerprint
 from flbench.record import Record, read_record
 from flbench.reporting.board import age, boards
 from flbench.reporting.drawing import SUFFIXES, marked
-from flbench.reporting.model import Board, Entry, Key
+from flbench.reporting.model import SHOWN_CASES, SHOWN_PANEL, Board, Entry, Key
 from flbench.reporting.plots import Plot, board_plots, draw_board_figures, is_drawn
 from flbench.reporting.render import MARK, Listed, Picture, conventions_page, index, markdown
 from flbench.study import CASES, PANEL, RECORD, SCORES
@@ -194,9 +194,9 @@ def _entry(folder: Path, home: Path) -> Entry:
             scores = pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise DataError(f"scores {path} cannot be read: {error}", hint="publish the cell again") from error
-    shown = {name: record.dataset.publishable and (folder / name).exists() for name in (PANEL, CASES)}
+    shown = {name: record.dataset.publishable and (folder / name).exists() for name in (SHOWN_PANEL, SHOWN_CASES)}
     beside = folder.relative_to(home).as_posix()
-    return Entry(record=record, scores=scores, folder=beside, panel=shown[PANEL], cases=shown[CASES])
+    return Entry(record=record, scores=scores, folder=beside, panel=shown[SHOWN_PANEL], cases=shown[SHOWN_CASES])
 
 
 def _stored(path: Path) -> Protocol | None:
@@ -274,11 +274,11 @@ def _copy(record: Record, folder: Path, target: Path) -> list[Path]:
         raise DataError(f"cell {record.cell} has results but no {SCORES}", hint="run the cell again")
     else:
         (target / SCORES).unlink(missing_ok=True)
-    for name in (PANEL, CASES):
+    for name, shown in ((PANEL, SHOWN_PANEL), (CASES, SHOWN_CASES)):
         if record.dataset.publishable and (folder / name).exists():
-            written += _changed(target / name, _lightened(folder / name))
+            written += _changed(target / shown, _lightened(folder / name))
         else:
-            (target / name).unlink(missing_ok=True)
+            (target / shown).unlink(missing_ok=True)
     return written + _changed(target / RECORD, record.to_json())
 
 
@@ -300,7 +300,7 @@ def _says(path: Path, text: str) -> bool:
 
 
 def _lightened(picture: Path) -> bytes:
-    """Return a panel as a PNG of 256 colours, a third of its bytes: hundreds of them lie in a repository for good.
+    """Return a panel as WebP, a fifth of its bytes: hundreds of them lie in a repository for good.
 
     Raises:
         DataError: It is damaged.
@@ -310,12 +310,11 @@ def _lightened(picture: Path) -> bytes:
     made = io.BytesIO()
     try:
         with Image.open(picture, formats=("PNG",)) as image:
-            fewer = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+            image.convert("RGB").save(made, "WEBP", quality=85)
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(
             f"picture {picture} cannot be read: {error}", hint="delete it and run the cell again"
         ) from error
-    fewer.save(made, "PNG", optimize=True)
     return made.getvalue()
 
 

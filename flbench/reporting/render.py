@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from flbench.reporting.convention_tables import convention_tables
 from flbench.reporting.layout import Cell, Group, Table, footnotes
-from flbench.reporting.model import Board, Entry, Row
+from flbench.reporting.model import SHOWN_CASES, SHOWN_PANEL, Board, Entry, Row
 from flbench.reporting.tables import head, metric_words, slices, tables, title
 from flbench.reporting.words import (
     NOTHING,
@@ -28,7 +28,7 @@ from flbench.reporting.words import (
     link,
 )
 from flbench.scoring.conventions import AXES
-from flbench.study import CASES, PANEL, RECORD, SCORES
+from flbench.study import RECORD, SCORES
 
 MARK: Final = "<!-- made by flbench publish from the records beside it; edits are lost -->"
 """First line of every rendered file: a file without it was written by someone and is never removed."""
@@ -231,7 +231,10 @@ def _panels(board: Board) -> list[str]:
 
 
 def _shown(entry: Entry, name: str) -> list[str]:
-    files = [(entry.panel, PANEL, f"Maps of {name}"), (entry.cases, CASES, f"Best and worst maps of {name}")]
+    files = [
+        (entry.panel, SHOWN_PANEL, f"Maps of {name}"),
+        (entry.cases, SHOWN_CASES, f"Best and worst maps of {name}"),
+    ]
     lines: list[str] = []
     for there, file, text in files:
         if there:
