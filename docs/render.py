@@ -11,9 +11,9 @@ import click
 from flbench.cli import main
 from flbench.method_file import MethodEntry
 from flbench.protocol import METRICS
-from flbench.record import read_record
+from flbench.record import Record, read_record
 from flbench.registry import find_protocol, methods, protocols
-from flbench.reporting.words import count, describe, heading
+from flbench.reporting.words import count, describe, full, heading, number_of
 from flbench.synthetic.datasheet import datasheet
 from flbench.synthetic.profiles import OFFERED
 
@@ -110,7 +110,7 @@ def method_pages() -> str:
         said = {"Paper": entry.paper, "Licence": entry.licence, "Needs": learns(entry)}
         if entry.target:
             said["Needs"] = f"a {entry.target}, given as `{entry.name}:{entry.target.upper().replace(' ', '_')}`"
-        parts.append("".join(f"- {label}: {text}\n" for label, text in said.items() if text))
+        parts.append("".join([*(f"- {label}: {text}\n" for label, text in said.items() if text), *measured(entry)]))
         if entry.options:
             options = [
                 (f"`{name}`", f"`{plain(value)}`", entry.told.get(name, "")) for name, value in entry.options.items()
@@ -130,10 +130,32 @@ def plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def results_table() -> str:
-    """Return what every method reached on one category of the embedded data set, from the published records."""
+def results() -> list[Record]:
+    """Return the published records of every method on one category of the embedded data set."""
     records = [read_record(path) for path in sorted(RESULTS.glob("*/run.json"))]
-    found = [(record, record.results[0].metrics) for record in records if record.results]
+    return [record for record in records if record.results]
+
+
+def measured(entry: MethodEntry) -> list[str]:
+    """Say what a method and its variants reached, and which reference row they do not beat by separate intervals."""
+    found = {record.method.name: record.results[0].metrics for record in results()}
+    lines = []
+    for name, metrics in found.items():
+        if name.partition(":")[0] != entry.name or entry.reference:
+            continue
+        bars = [("coss", "zeros"), ("coss", "ones"), ("auroc", "meanmap")]
+        lost = [
+            f"`{row}` in {heading(metric)}" for metric, row in bars if metrics[metric].low <= found[row][metric].high
+        ]
+        numbers = ", ".join(f"{heading(name)} {full(number_of(metrics[name]), name)}" for name in ("coss", "auroc"))
+        end = f"; **not above** {' and '.join(lost)}" if lost else "; above `zeros`, `ones` and, in AUROC, `meanmap`"
+        lines.append(f"- Measured, `{name}` on `in_gan` of `synthfaces-mini`: {numbers}{end}\n")
+    return lines
+
+
+def results_table() -> str:
+    """Return what every method reached on one category of the embedded data set."""
+    found = [(record, record.results[0].metrics) for record in results()]
     found.sort(key=lambda pair: -pair[1]["coss"].value)
     lines = [
         (
