@@ -52,7 +52,7 @@ class AttentionMap(NeuralLocator):
 
     Loss: `map_weight` x the map's loss + cross-entropy of the classifier. With `supervision` by the "map" that is mean
     |map - shrunk truth|; by the "label", which Dang et al. call weak, it is the mean of the map for a real image, and
-    |maximum of the map - 0.75| for a fake.
+    |maximum of the map - 0.75| for a fake: one bright spot is enough, so the map hardly says where.
 
     Args:
         backbone: "tf_efficientnet_lite0", "legacy_xception" or "vgg16", of timm.

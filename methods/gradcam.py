@@ -37,6 +37,9 @@ class GradCam(NeuralLocator):
     dy / dA_k, and the map is ReLU(sum_k a_k A_k), enlarged bilinearly. Divided by its peak it is in [0, 1] in every
     image, in photos too; so by default it is also multiplied by the probability that the image is fake.
 
+    It marks what convinces the classifier and not all that was changed. Where a generator leaves its trace in every
+    pixel, any spot is proof enough, and the map may be further from the ground truth than one that is white all over.
+
     Where it departs from the paper: that explains classifiers of many classes; here there is one logit, so the class
     that is explained is always "fake", whatever the classifier's verdict; and the multiplication by the probability
     (`scale` "score") is this project's. `paper` leaves it out and takes the paper's VGG-16 at 224 px, its last
