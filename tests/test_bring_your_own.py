@@ -19,7 +19,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 import flbench
-from flbench import registry
 from flbench.cli import main
 from flbench.data.batches import Frames
 from flbench.data.dataset import Dataset
@@ -28,6 +27,7 @@ from flbench.engine.plan import Cell, Request, Unit, make_plan, unit_from_json, 
 from flbench.engine.runtime import Events, Runtime
 from flbench.errors import MethodError, UsageError
 from flbench.locator import Locator, Prediction, Unanswered
+from flbench.method_file import describe_method
 from flbench.methods.command import Command
 from flbench.methods.maps import FolderOfMaps
 from flbench.methods.ones import Ones
@@ -312,7 +312,7 @@ def test_a_target_that_changes_between_plan_and_run_stops_the_run(boxes: Dataset
 def test_an_unknown_kind_of_target_is_a_broken_row(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("from flbench.locator import Locator\nclass A(Locator):\n    title='a'\n    target='cloud'\n")
-    assert "target is 'cloud'" in registry._describe("mine", "mine", "", path, "").broken
+    assert "target is 'cloud'" in describe_method("mine", "mine", "", path, "").broken
 
 
 # --- a command per batch ------------------------------------------------------------------------------------------
