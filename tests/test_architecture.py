@@ -31,6 +31,7 @@ CONTRACT = (
     "targets",
 )
 FLOOR = dict.fromkeys(CONTRACT, 0) | {
+    "anonymous": 1,
     "data": 1,
     "scoring": 1,
     "registry": 1,
@@ -38,9 +39,12 @@ FLOOR = dict.fromkeys(CONTRACT, 0) | {
     "trial": 1,
     "engine": 2,
     "looks": 2,
+    "probing": 2,
     "reporting": 2,
+    "selftest": 2,
     "synthetic": 2,
     "checks": 3,
+    "doctor": 3,
     "evaluation": 3,
     "footprint": 3,
     "jobs": 3,
@@ -50,13 +54,14 @@ FLOOR = dict.fromkeys(CONTRACT, 0) | {
     "streams": 4,
     "cli": 4,
     "cli_data": 4,
+    "cli_doctor": 4,
     "cli_plugins": 4,
     "cli_predict": 4,
     "cli_show": 4,
     "options": 4,
     "__main__": 4,
 }
-COMMANDS = {"cli", "cli_data", "cli_plugins", "cli_predict", "cli_show", "options", "__main__"}
+COMMANDS = {"cli", "cli_data", "cli_doctor", "cli_plugins", "cli_predict", "cli_show", "options", "__main__"}
 TERMINAL = {"console", "streams", *COMMANDS}
 PRINTERS = {"flbench/cli_show.py", "flbench/console.py", "flbench/streams.py"}
 UNSAFE = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
