@@ -275,6 +275,8 @@ def unsafe(tree: ast.Module, package: str) -> list[str]:
             wrong.append(f"line {node.lineno}: {name} without weights_only=True")
         if keywords.get("allow_pickle") is True or name.endswith("read_pickle") or name == "torch.save":
             wrong.append(f"line {node.lineno}: {name} reads or writes pickles")
+        if name in {"eval", "exec", "os.system", "os.popen"} or keywords.get("shell", False) is not False:
+            wrong.append(f"line {node.lineno}: {name} carries out a text")
     return wrong
 
 
@@ -300,6 +302,10 @@ def test_nothing_that_is_read_can_run_code(path: Path) -> None:
         "np.load('x', allow_pickle=True)",
         "pd.read_pickle('x')",
         "torch.save(x, 'x')",
+        "eval(text)",
+        "exec(compile(text, 'x', 'exec'))",
+        "os.system(line)",
+        "subprocess.run(line, shell=True)",
     ],
 )
 def test_what_could_run_code_is_caught(code: str) -> None:

@@ -93,6 +93,27 @@ def test_a_warning_is_no_failure(homes: Path) -> None:
     flbench("doctor", "--study", homes / "study")
 
 
+def test_devices_are_named_in_the_order_of_auto_and_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda place: "Made GPU")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(doctor, "_tried", lambda torch, device: "" if device == "cuda:0" else "no kernel")
+    devices = doctor.look_at_machine("torch")["devices"]
+    first, second, third = devices
+    assert (first, third) == ("cuda:0 Made GPU", "mps")
+    assert second.startswith("cpu ")
+    assert list(devices.values()) == ["", "", "no kernel"]
+
+
+def test_a_device_that_cannot_compute_says_why() -> None:
+    import torch
+
+    assert doctor._tried(torch, "cpu") == ""
+    assert doctor._tried(torch, "no such device").startswith("RuntimeError")
+
+
 def test_plugins_that_misbehave_are_told_as_such_and_disturb_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
