@@ -122,7 +122,7 @@ def test_no_command_reaches_for_the_network(offline: Offline) -> None:
     assert found["highpass"] == found["y_autoencoder"] == found["fakelocator"] == "ok", records
     offline.flbench("publish")
     offline.flbench("publish", "--check")
-    offline.flbench("claims")
+    offline.flbench("claims", "--data", "synthfaces-tiny")
     image = next((offline.folder / "home").rglob("images/*.png"))
     for name in ("highpass", "y_autoencoder"):
         size = ("--size", "64") if name == "highpass" else ()
