@@ -17,6 +17,7 @@ import click
 from flbench import console
 from flbench import options as shared
 from flbench.cli_data import data
+from flbench.cli_doctor import doctor
 from flbench.cli_plugins import check, new
 from flbench.cli_predict import export, predict
 from flbench.cli_show import list_, show
@@ -307,7 +308,7 @@ def agree(study: Path, protocols: tuple[str, ...], into: Path | None, as_json: b
         console.files("written", [into] if into else [])
 
 
-for command in (data, check, new, predict, export, list_, show):
+for command in (data, check, new, predict, export, list_, show, doctor):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from flbench.data.importers import Report
     from flbench.data.inspection import Finding
     from flbench.data.parsing import Filled
+    from flbench.doctor import Row
     from flbench.engine.costs import Estimate
     from flbench.engine.plan import Plan
     from flbench.footprint import Footprint
@@ -41,7 +42,13 @@ if TYPE_CHECKING:
 
 _NAMED = 10
 _COLOURS = {"ok": "green", "partial": "yellow", "failed": "red", "skipped": "cyan", "broken": "red", "missing": "red"}
-_COLOURS |= {"holds": "green", "does not hold": "red", "undecided": "yellow", "not measured": "cyan"}
+_COLOURS |= {
+    "warning": "yellow",
+    "holds": "green",
+    "does not hold": "red",
+    "undecided": "yellow",
+    "not measured": "cyan",
+}
 
 
 def status(word: str) -> Text:
@@ -379,3 +386,14 @@ def checked(method: str, results: Sequence[Result]) -> None:
         if result.mend:
             rows.append(("", "", f"to mend: {result.mend}"))
     show([cards.table(("", "check", "what"), rows, title=method)])
+
+
+def diagnosis(found: Sequence[Row], block: str) -> None:
+    """Print what was found of an installation, and a block to copy into an issue report."""
+    rows: list[tuple[str, str, str]] = []
+    for row in found:
+        rows.append((row.status, row.part, row.says))
+        if row.advice:
+            rows.append(("", "", f"next: {row.advice}"))
+    show([cards.table(("", "part", "what"), rows)])
+    commands(block.splitlines(), title="\nFor an issue report:")

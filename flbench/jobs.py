@@ -18,7 +18,7 @@ from flbench.errors import UsageError, suggest
 from flbench.files import write_json, write_text
 from flbench.protocol import Protocol
 from flbench.record import Record
-from flbench.registry import MethodChoice, choose_method, dataset_makers, load_maker, load_parser, reference_methods
+from flbench.registry import MethodChoice, choose_named, dataset_makers, load_maker, load_parser, reference_methods
 from flbench.study import Study, home
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def plan_run(
                 raise
             left_out[protocol.label] = error.message.removeprefix(f"{protocol.label} ")
             continue
-        chosen = list(methods) or [choose_method(name) for name in protocol.methods]
+        chosen = list(methods) or [choose_named(name, protocol.label) for name in protocol.methods]
         if not chosen and references:
             raise UsageError(f"{protocol.label} names no methods to run", hint="name some with --method")
         asked.append((protocol, _without_doubles([*chosen, *(reference_methods() if references else [])])))

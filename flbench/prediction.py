@@ -27,7 +27,7 @@ from flbench.engine.runtime import Runtime
 from flbench.errors import DataError, UsageError, suggest
 from flbench.files import atomic_write, write_text
 from flbench.locator import Locator, Reference, Replay
-from flbench.registry import MethodChoice, choose_method
+from flbench.registry import MethodChoice, choose_method, choose_named
 from flbench.scoring.metrics import false_alarm, top_score
 from flbench.study import LOG, Study
 
@@ -119,7 +119,7 @@ def open_locator(
             raise UsageError(
                 f"images are brought to the size of the fit, {document['size']} px", hint="leave out --size"
             )
-    choice = asked if document is None else choose_method(document["method"], _given(document))
+    choice = asked if document is None else _named(document, _given(document))
     if choice is None or choice.entry.reference:
         raise UsageError(f"{choice and choice.name} is a reference row, which knows nothing of an image")
     runtime = Runtime.set_up(device, threads)
@@ -160,9 +160,14 @@ def _find_fit(study: Study, fit: str, method: MethodChoice | None) -> dict[str, 
     return documents[found[0]]
 
 
+def _named(document: dict[str, Any], given: dict[str, Any] | None = None) -> MethodChoice:
+    """Return the method that a fit says it is of."""
+    return choose_named(document["method"], f"fit {document['fit']}", given)
+
+
 def _given(document: dict[str, Any]) -> dict[str, Any]:
     """Return the options of a fit that are not those of its method by now, whose defaults may have changed."""
-    options = choose_method(document["method"]).options
+    options = _named(document).options
     return {key: value for key, value in document["options"].items() if key not in options or options[key] != value}
 
 

@@ -153,6 +153,27 @@ def choose_method(text: str, given: Mapping[str, Any] | None = None) -> MethodCh
     return choice
 
 
+def choose_named(text: str, where: str, given: Mapping[str, Any] | None = None) -> MethodChoice:
+    """Resolve a method that a file names, which may be a stranger's: never one with a target, such as a command line.
+
+    Args:
+        text: As for `choose_method`.
+        where: What names it, for messages.
+        given: Options that the file sets.
+
+    Raises:
+        UsageError: As `choose_method`, or the method takes a target.
+        MethodError: The method is broken.
+    """
+    entry = methods().get(text.partition(":")[0])
+    if entry is not None and entry.target:
+        raise UsageError(
+            f"{where} names {text!r}, and a {entry.target} is used only where you name it yourself",
+            hint="--method, if you trust it",
+        )
+    return choose_method(text, given)
+
+
 def reference_methods() -> list[MethodChoice]:
     """Return the methods whose rows stand in every table."""
     return [MethodChoice(entry=entry) for entry in methods().values() if entry.reference and not entry.broken]

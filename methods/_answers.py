@@ -19,6 +19,9 @@ from flbench.errors import MethodError
 
 SUFFIXES = (".png", ".npy")
 SCORES = "scores.csv"
+MOST_PIXELS = 40_000_000
+"""Largest allowed height times width, as for images: a file of a few bytes may claim any size."""
+
 _SCALES = {"1": 1.0, "L": 255.0, "I;16": 65535.0, "I;16B": 65535.0}
 
 
@@ -40,20 +43,31 @@ def read_map(path: Path) -> Tensor:
 
 def _read_npy(path: Path) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped, it takes no memory before its size is known
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path.name}: damaged ({str(error).splitlines()[0]})") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path.name}: several arrays, expected one")
+    _within_limit(array.size, path)
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"{path.name}: an array of {array.dtype}, expected floats in [0, 1]")
-    return array
+    return np.array(array)
+
+
+def _within_limit(pixels: int, path: Path) -> None:
+    if pixels > MOST_PIXELS:
+        raise ValueError(f"{path.name}: {pixels} pixels, at most {MOST_PIXELS} are read")
 
 
 def _read_png(path: Path) -> np.ndarray:
     try:
         with Image.open(path, formats=("PNG",)) as image:
-            mode, array = image.mode, np.asarray(image, np.float32)
+            mode, (width, height) = image.mode, image.size
+            too_large = width * height > MOST_PIXELS
+            array = np.empty(0, np.float32) if too_large else np.asarray(image, np.float32)
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
         raise ValueError(f"{path.name}: damaged ({type(error).__name__})") from error
+    _within_limit(width * height, path)
     if mode not in _SCALES:
         raise ValueError(f"{path.name}: a PNG of mode {mode}, expected gray of 8 or 16 bits")
     return array / np.float32(_SCALES[mode])

@@ -31,6 +31,7 @@ CONTRACT = (
     "targets",
 )
 FLOOR = dict.fromkeys(CONTRACT, 0) | {
+    "anonymous": 1,
     "data": 1,
     "scoring": 1,
     "registry": 1,
@@ -38,9 +39,12 @@ FLOOR = dict.fromkeys(CONTRACT, 0) | {
     "trial": 1,
     "engine": 2,
     "looks": 2,
+    "probing": 2,
     "reporting": 2,
+    "selftest": 2,
     "synthetic": 2,
     "checks": 3,
+    "doctor": 3,
     "evaluation": 3,
     "footprint": 3,
     "jobs": 3,
@@ -50,13 +54,14 @@ FLOOR = dict.fromkeys(CONTRACT, 0) | {
     "streams": 4,
     "cli": 4,
     "cli_data": 4,
+    "cli_doctor": 4,
     "cli_plugins": 4,
     "cli_predict": 4,
     "cli_show": 4,
     "options": 4,
     "__main__": 4,
 }
-COMMANDS = {"cli", "cli_data", "cli_plugins", "cli_predict", "cli_show", "options", "__main__"}
+COMMANDS = {"cli", "cli_data", "cli_doctor", "cli_plugins", "cli_predict", "cli_show", "options", "__main__"}
 TERMINAL = {"console", "streams", *COMMANDS}
 PRINTERS = {"flbench/cli_show.py", "flbench/console.py", "flbench/streams.py"}
 UNSAFE = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -270,6 +275,8 @@ def unsafe(tree: ast.Module, package: str) -> list[str]:
             wrong.append(f"line {node.lineno}: {name} without weights_only=True")
         if keywords.get("allow_pickle") is True or name.endswith("read_pickle") or name == "torch.save":
             wrong.append(f"line {node.lineno}: {name} reads or writes pickles")
+        if name in {"eval", "exec", "os.system", "os.popen"} or keywords.get("shell", False) is not False:
+            wrong.append(f"line {node.lineno}: {name} carries out a text")
     return wrong
 
 
@@ -295,6 +302,10 @@ def test_nothing_that_is_read_can_run_code(path: Path) -> None:
         "np.load('x', allow_pickle=True)",
         "pd.read_pickle('x')",
         "torch.save(x, 'x')",
+        "eval(text)",
+        "exec(compile(text, 'x', 'exec'))",
+        "os.system(line)",
+        "subprocess.run(line, shell=True)",
     ],
 )
 def test_what_could_run_code_is_caught(code: str) -> None:

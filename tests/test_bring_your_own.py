@@ -28,6 +28,7 @@ from flbench.engine.runtime import Events, Runtime
 from flbench.errors import MethodError, UsageError
 from flbench.locator import Locator, Prediction, Unanswered
 from flbench.method_file import describe_method
+from flbench.methods._answers import read_map
 from flbench.methods.command import Command
 from flbench.methods.maps import FolderOfMaps
 from flbench.methods.ones import Ones
@@ -141,6 +142,47 @@ def test_a_map_that_cannot_be_used_is_unanswered_and_says_why(
     assert list(caught.value.reasons) == [0]
     assert said in caught.value.reasons[0]
     assert torch.equal(caught.value.prediction.fakeness[1], torch.full((32, 32), 0.5))
+
+
+def claim_size(path: Path) -> None:
+    """Write a header that claims 16 GB, and four bytes."""
+    with path.with_suffix(".npy").open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (65536, 65536)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(b"1234")
+
+
+def zipped(path: Path) -> None:
+    with path.with_suffix(".npy").open("wb") as file:
+        np.savez(file, a=np.zeros((4, 4)))
+
+
+def pickled(path: Path) -> None:
+    np.save(path.with_suffix(".npy"), np.array([[{}]], object), allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (claim_size, "damaged"),
+        (zipped, "several arrays"),
+        (pickled, "damaged"),
+        (lambda path: save_npy(path, np.zeros((9, 9))), "81 pixels, at most 64 are read"),
+        (lambda path: Image.new("L", (9, 9)).save(path.with_suffix(".png")), "81 pixels, at most 64 are read"),
+        (lambda path: Image.new("L", (8, 8)).save(path.with_suffix(".png")), ""),
+    ],
+)
+def test_a_map_of_a_stranger_is_neither_unpacked_nor_larger_than_the_limit(
+    tmp_path: Path, spoil: Callable[[Path], object], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flbench.methods._answers.MOST_PIXELS", 64)
+    spoil(tmp_path / "map")
+    (path,) = tmp_path.iterdir()
+    if said:
+        with pytest.raises(ValueError, match=said):
+            read_map(path)
+    else:
+        assert read_map(path).shape == (8, 8)
 
 
 def test_a_missing_map_costs_its_image_alone(boxes: Dataset, tmp_path: Path) -> None:

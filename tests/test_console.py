@@ -11,6 +11,7 @@ from rich.cells import cell_len
 
 from flbench import console
 from flbench.data.inspection import Finding
+from flbench.doctor import Row
 from flbench.errors import UsageError
 from flbench.method_file import MethodEntry
 from flbench.protocol import Protocol
@@ -84,6 +85,7 @@ def test_anything_can_be_printed_anywhere(
     console.method_card(entry)
     console.listing({"methods": [entry], "protocols": [SEVERAL], "data": [{"name": ODD, "profiles": [ODD]}]})
     console.files("written", [Path(ODD)])
+    console.diagnosis([Row(part=ODD, status="failed", says=ODD, advice=ODD)], ODD)
     assert "[/nope]" in SGR.sub("", out.text).replace("\n", "") or columns == "20"
     assert "\x1b[31mred" not in out.text + err.text
     if not terminal:

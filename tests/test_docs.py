@@ -63,6 +63,23 @@ def test_links_of_the_readme_lead_somewhere() -> None:
         assert (ROOT / target).exists(), target
 
 
+def test_every_promise_names_tests_that_there_are() -> None:
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (ROOT / target).exists(), target
+    table = text.partition("the test that holds it")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 15
+    for row in rows:
+        held = re.findall(r"((?:`test_\w+`(?: and )?)+) in \[(tests/\w+\.py)\]", row)
+        assert held, row
+        for names, file in held:
+            source = (ROOT / file).read_text(encoding="utf-8")
+            for name in re.findall(r"test_\w+", names):
+                assert f"def {name}(" in source, f"{file} has no {name}"
+    assert text.count("`test_") == sum(len(re.findall("`test_", row)) for row in rows)
+
+
 def test_the_method_of_the_readme_keeps_the_contract() -> None:
     import torch
 

@@ -168,3 +168,12 @@ def test_without_a_method_the_rows_of_the_papers_table_are_compared(boxes: Datas
 def bald() -> Protocol:
     """The protocol of Table 2 on the category that the boxes have."""
     return find_protocol("losses").mapped({"stgan/bald": "stgan/blond_hair"})
+
+
+@pytest.mark.parametrize("name", ["command:no-such-program --flag", "onnx:/etc/hostname", "maps:.", "command"])
+def test_a_protocol_cannot_start_a_program_or_name_a_file(boxes: Dataset, name: str) -> None:
+    """A protocol may be a stranger's: what stands behind a colon is the user's alone to name."""
+    strange = find_protocol("in_gan").model_copy(update={"methods": ("zeros", name)})
+    with pytest.raises(UsageError, match=r"in_gan.* names .* only where you name it yourself \(--method"):
+        plan_run(boxes, [strange], [], [0], Request(), references=True)
+    assert plan_run(boxes, [strange], [choose_method("ones")], [0], Request(), references=False).cells

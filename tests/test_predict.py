@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -232,6 +234,19 @@ def test_a_fit_is_found_by_a_part_of_its_name_and_must_be_of_the_method(study: S
     assert open_locator("tiny", fit="--s0--", study=study).fit == fits[0]
     with pytest.raises(UsageError, match=f"fit {fits[0]} is of tiny, not of fakelocator"):
         open_locator("fakelocator", fit=fits[0], study=study)
+
+
+def test_a_fit_of_a_stranger_cannot_start_a_program(
+    study: Study, fits: list[str], images: Path, tmp_path: Path
+) -> None:
+    strange = tmp_path / "study"
+    shutil.copytree(study.fit_folder(fits[0]), strange / "fits" / fits[0])
+    path = strange / "fits" / fits[0] / "fit.json"
+    line = f"command:{sys.executable} -c \"open('{tmp_path / 'started'}', 'w')\""
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"method": line, "options": {}}))
+    words = ("--fit", fits[0], "--study", strange, "--into", tmp_path / "out")
+    assert "is used only where you name it yourself" in flbench("predict", images, *words, code=2).stderr
+    assert not (tmp_path / "started").exists()
 
 
 def test_maps_of_samples_say_nothing_of_other_images(study: Study, images: Path, tmp_path: Path) -> None:
