@@ -19,8 +19,10 @@ from flbench import options as shared
 from flbench.cli_data import data
 from flbench.cli_plugins import check, new
 from flbench.cli_predict import export, predict
+from flbench.cli_reproduce import reproduce
 from flbench.cli_show import list_, show
 from flbench.errors import FlbenchError, Interrupted, MethodError, PartialError
+from flbench.files import is_full, storage_error
 
 Command = Callable[..., Any]
 
@@ -45,7 +47,9 @@ class Main(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            console.error(_unexpected(error))
+            full = isinstance(error, OSError) and is_full(error)
+            where = Path(getattr(error, "filename", None) or tempfile.gettempdir())
+            console.error(storage_error(error, where) if full else _unexpected(error))
             ctx.exit(1)
 
 
@@ -307,7 +311,7 @@ def agree(study: Path, protocols: tuple[str, ...], into: Path | None, as_json: b
         console.files("written", [into] if into else [])
 
 
-for command in (data, check, new, predict, export, list_, show):
+for command in (data, check, new, predict, export, reproduce, list_, show):
     main.add_command(command)
 
 if __name__ == "__main__":

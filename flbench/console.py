@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _NAMED = 10
 _COLOURS = {"ok": "green", "partial": "yellow", "failed": "red", "skipped": "cyan", "broken": "red", "missing": "red"}
+_COLOURS |= {"equal": "green", "within": "yellow", "differs": "red"}
 _COLOURS |= {"holds": "green", "does not hold": "red", "undecided": "yellow", "not measured": "cyan"}
 
 
@@ -192,6 +193,12 @@ def commands(lines: Iterable[str], title: str = "Measured by:") -> None:
         if not place:
             out().print(Text(title, "bold"))
         out().print(Text(printable(line)), soft_wrap=True)
+
+
+def notes(lines: Iterable[str]) -> None:
+    """Print on stderr what a reader should know, a line each."""
+    for line in lines:
+        say(f"note: {line}", "dim")
 
 
 def conventions(axes: Mapping[str, str], names: Mapping[str, str]) -> None:

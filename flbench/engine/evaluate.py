@@ -21,7 +21,7 @@ from flbench.engine.runtime import Events, Runtime
 from flbench.engine.shards import Shard, Shards
 from flbench.engine.slices import Task, evaluate_slice
 from flbench.errors import DataError, MethodError
-from flbench.files import atomic_write, write_text
+from flbench.files import atomic_write, make_folder, write_text
 from flbench.locator import Locator
 from flbench.protocol import Protocol, TestSlice, fingerprint
 from flbench.record import DatasetInfo, MethodInfo, ProtocolInfo, Record, Result, Status
@@ -76,7 +76,7 @@ def _evaluate(
     cell: Cell, frames: Frames, study: Study, runtime: Runtime, events: Events, memory: Predictions
 ) -> Record:
     folder = study.cell_folder(cell.id)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     reason = load_method(cell.method).skip(cell.protocol)
     if reason:
         return draft(cell, frames.dataset, runtime, status="skipped", reason=reason)
