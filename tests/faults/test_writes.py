@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,42 +15,16 @@ import pandas as pd
 import pytest
 import safetensors.torch
 from builders import flbench, run_units_here
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from small_run import hold_whole, outcome, short_run
 
 from flbench import jobs
 from flbench.data.dataset import Dataset
 from flbench.engine import fit as fits
 from flbench.engine import predictor
 from flbench.files import atomic_write
-from flbench.record import read_record
 from flbench.reporting import figures
-from flbench.study import FIT, PANEL, SCORES, Study
-
-PROTOCOL = """
-name = "short"
-version = 1
-title = "Short"
-question = "How well?"
-paper = "None"
-size = "dataset"
-conditions = ["clean", "jpeg-50"]
-
-[[fit]]
-name = "hair"
-categories = ["stgan/blond_hair"]
-people = "disjoint"
-
-[[test]]
-name = "hair"
-fit = "hair"
-categories = ["stgan/blond_hair"]
-
-[scoring]
-over = "whole"
-metrics = ["coss", "mae"]
-primary = "coss"
-reals = "balanced"
-"""
+from flbench.study import PANEL
 
 RENAMES, FSYNCS, FOLDERS, NAMES, WRITES = "rename", "fsync", "mkdir", "new name", "write"
 
@@ -128,21 +101,13 @@ class Disk:
             patch.undo()
 
 
-@pytest.fixture(scope="module")
-def protocol(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("protocol") / "short.toml"
-    path.write_text(PROTOCOL)
-    return path
-
-
 Run = Callable[..., str]
 
 
 @pytest.fixture
-def run(protocol: Path, boxes: Dataset, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(boxes: Dataset, tmp_path: Path) -> Run:
     """Run a small fit and its cell in this process, on a disk; returns what it said on stderr."""
-    words = ["run", "-m", "noise_residual", "-p", protocol, "--data", boxes.folder, "--json", "--threads", "1"]
-    words += ["--set", "depth=2", "--set", "width=2", "--max-steps", "2"]
+    words = short_run(boxes, tmp_path)
 
     def draw(gallery: Path, folder: Path, title: str) -> None:
         atomic_write(folder / PANEL, lambda path: path.write_bytes(title.encode()))
@@ -157,39 +122,6 @@ def run(protocol: Path, boxes: Dataset, monkeypatch: pytest.MonkeyPatch) -> Run:
                 return flbench(*words, "--study", study, code=code).stderr
 
     return go
-
-
-def hold_whole(study: Path) -> None:
-    """Hold that every file under a final name can be read, and that nothing else lies about."""
-    for path in (path for path in study.rglob("*") if not path.is_dir()):
-        match path.suffix:
-            case ".json":
-                json.loads(path.read_text())
-            case ".parquet":
-                pd.read_parquet(path)
-            case ".npz":
-                with np.load(path, allow_pickle=False) as arrays:
-                    dict(arrays)
-            case ".safetensors":
-                with safe_open(path, framework="pt") as tensors:
-                    assert [tensors.get_tensor(name) for name in tensors.keys()]  # noqa: SIM118 - not a mapping
-            case _:
-                assert path.suffix in (".lock", ".png", ".txt"), path
-    assert not list(study.rglob("*.tmp"))
-    assert not list(study.glob("locks/*.json"))
-    for record in study.glob("cells/*/run.json"):
-        assert read_record(record).status == "ok"
-        assert (record.parent / SCORES).is_file()
-    for fit in study.glob("fits/*/fit.json"):
-        assert list(fit.parent.glob("*.safetensors"))
-
-
-def outcome(study: Path) -> tuple[dict[str, str], dict[str, bytes], list[str]]:
-    """Return digests of records, per-image scores and digests of weights."""
-    records = Study(study).records()
-    scores = {r.cell: (Study(study).cell_folder(r.cell) / SCORES).read_bytes() for r in records}
-    weights = [json.loads(path.read_text())["weights"] for path in study.glob(f"fits/*/{FIT}")]
-    return {record.cell: record.digest for record in records}, scores, weights
 
 
 def test_57_every_call_that_fails_is_one_line_and_costs_no_bit(run: Run, tmp_path: Path) -> None:
@@ -216,9 +148,7 @@ def test_57_every_call_that_fails_is_one_line_and_costs_no_bit(run: Run, tmp_pat
 
 
 @pytest.mark.parametrize("room", [fits, predictor], ids=["fit", "test"])
-def test_57_a_method_that_meets_a_full_disk_is_not_recorded_as_failed(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: Any
-) -> None:
+def test_57_a_method_that_meets_a_full_disk_is_not_recorded_as_failed(run: Run, tmp_path: Path, room: Any) -> None:
     """What a method writes itself, such as its words into the log, fails the run and not the method."""
     from flbench.methods.noise_residual import NoiseResidual
 
