@@ -47,14 +47,14 @@ class Main(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            full = isinstance(error, OSError) and is_full(error)
-            where = Path(getattr(error, "filename", None) or tempfile.gettempdir())
-            console.error(storage_error(error, where) if full else _unexpected(error))
+            console.error(_unexpected(error))
             ctx.exit(1)
 
 
 def _unexpected(error: Exception) -> FlbenchError:
-    """Keep the traceback of an error that nobody foresaw in a file, and say so in one line."""
+    """Keep the traceback of an error that nobody foresaw in a file, and say so in one line; a full disk is no bug."""
+    if isinstance(error, OSError) and is_full(error):
+        return storage_error(error, Path(error.filename or "a file"))
     where = "nowhere: no temporary folder can be written"
     with (
         contextlib.suppress(OSError),

@@ -128,8 +128,9 @@ def raise_if_full(error: Exception, path: Path) -> None:
 def storage_error(error: OSError, path: Path) -> RunError:
     """Turn a failed write into one line that says what is lost (nothing) and what to do."""
     if is_full(error):
+        where = f" in {path.parent}" if path.parent != Path() else ""
         return RunError(
-            f"disk full while writing {path.name} in {path.parent}",
+            f"disk full while writing {path.name}{where}",
             hint="nothing finished was lost; free some space and run the same command again",
         )
     return RunError(f"{path} cannot be written: {error.strerror or error}")
