@@ -85,6 +85,13 @@ def test_elsewhere_a_tolerance_decides(other: dict[str, object]) -> None:
     assert not hold_against(measured(), moved(here, "coss", 1e-7), tolerance=0).reproduced
 
 
+def test_the_tolerance_of_decibels_is_a_share() -> None:
+    here = measured(threads=1)
+    assert line(hold_against(measured(), moved(here, "psnr", 2e-5)), "psnr").verdict == WITHIN
+    assert line(hold_against(measured(), moved(here, "psnr", 1e-4)), "psnr").verdict == DIFFERS
+    assert line(hold_against(measured(), moved(measured(), "psnr", 1e-9)), "psnr").verdict == DIFFERS
+
+
 def test_what_a_record_does_not_say_counts_as_another_machine() -> None:
     old = measured()
     old.provenance.pop("instructions")

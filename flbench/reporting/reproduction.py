@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TOLERANCE = 1e-6
-"""Largest difference of a metric's value where the same bits are not promised."""
+"""Largest difference of a metric's value where the same bits are not promised; of a value above 1, as a share of it.
+
+A PSNR of 25 dB in single precision has no bits below a millionth of a decibel.
+"""
 
 EQUAL, WITHIN, DIFFERS = "equal", "within", "differs"
 GAMMA, CONVENTIONS = "γ", "conventions"
@@ -221,18 +224,22 @@ def _numbers(record: Record) -> dict[str, Numbers]:
 
 
 def _close(what: str, there: Numbers, here: Numbers, limit: float, *, judged: bool = True) -> Line:
-    """Compare numbers by name: equal if all are the same, within if none is further off than the limit."""
-    largest, where = 0.0, ""
+    """Compare numbers by name: equal if all are the same, within if none is further off than the limit.
+
+    What is above 1, such as decibels, may be further off in proportion.
+    """
+    largest, difference, where = 0.0, 0.0, ""
     for key in dict.fromkeys([*there, *here]):
         a, b = there.get(key), here.get(key)
         if a == b and (key in there) == (key in here):
             continue
         off = math.inf if a is None or b is None else abs(a - b)
-        if off > largest:
-            largest, where = off, " ".join(part for part in key if part != "value")
+        share = math.inf if a is None or b is None else off / max(1.0, abs(a), abs(b))
+        if share > largest:
+            largest, difference, where = share, off, " ".join(part for part in key if part != "value")
     verdict = EQUAL if not largest else WITHIN if largest <= limit else DIFFERS
-    difference = largest if math.isfinite(largest) else None
-    return Line(what=what, verdict=verdict, values=len(there), difference=difference, where=where, judged=judged)
+    told = difference if math.isfinite(largest) else None
+    return Line(what=what, verdict=verdict, values=len(there), difference=told, where=where, judged=judged)
 
 
 def _scores(there: pd.DataFrame, here: pd.DataFrame, limit: float) -> Line:
