@@ -67,7 +67,7 @@ def test_surroundings_change_no_bit(plain: Path, boxes: Dataset, tmp_path: Path)
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-def test_the_size_of_batches_moves_scores_by_a_millionth_at_most(
+def test_the_size_of_batches_moves_values_by_a_millionth_at_most(
     plain: Path, boxes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     run_units_here(monkeypatch)
@@ -80,14 +80,15 @@ def test_the_size_of_batches_moves_scores_by_a_millionth_at_most(
 
 
 def hold_close(record: Record, again: Record, there: Path, here: Path) -> None:
-    """Hold that the values of metrics, and every image's, are within a millionth.
+    """Hold that the values of metrics are within a millionth, and every image's within ten.
 
     Of a single image those count that follow its map steadily: order and threshold of pixels go in steps, and two
     pixels that change places move the average precision of a map of 32 x 32 by some millionths.
     """
     steps = ["f1", "iou", "pixel_auroc", "pixel_ap", "false_alarm"]
     scores = (Study(study).scores(record.cell).drop(columns=steps) for study in (there, here))
-    found = hold_against(record, again, *scores, tolerance=1e-6)
+    found = hold_against(record, again, tolerance=1e-6)
     assert found.reproduced, found.summary
+    found = hold_against(record, again, *scores, tolerance=1e-5)
     (each,) = (line for line in found.lines if line.what == "scores of each image")
     assert each.verdict in ("equal", "within"), each
