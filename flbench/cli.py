@@ -20,8 +20,10 @@ from flbench.cli_data import data
 from flbench.cli_doctor import doctor
 from flbench.cli_plugins import check, new
 from flbench.cli_predict import export, predict
+from flbench.cli_reproduce import reproduce
 from flbench.cli_show import list_, show
 from flbench.errors import FlbenchError, Interrupted, MethodError, PartialError
+from flbench.files import is_full, storage_error
 
 Command = Callable[..., Any]
 
@@ -51,7 +53,9 @@ class Main(click.Group):
 
 
 def _unexpected(error: Exception) -> FlbenchError:
-    """Keep the traceback of an error that nobody foresaw in a file, and say so in one line."""
+    """Keep the traceback of an error that nobody foresaw in a file, and say so in one line; a full disk is no bug."""
+    if isinstance(error, OSError) and is_full(error):
+        return storage_error(error, Path(error.filename or "a file"))
     where = "nowhere: no temporary folder can be written"
     with (
         contextlib.suppress(OSError),
@@ -308,7 +312,7 @@ def agree(study: Path, protocols: tuple[str, ...], into: Path | None, as_json: b
         console.files("written", [into] if into else [])
 
 
-for command in (data, check, new, predict, export, list_, show, doctor):
+for command in (data, check, new, predict, export, reproduce, list_, show, doctor):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -89,4 +89,6 @@ def _show_method(entry: MethodEntry, name: str, as_json: bool) -> None:
         card = console.plain_listing({"methods": [entry]})["methods"][0]
         console.json_out(card | {"footprint": footprint and asdict(footprint)})
     elif footprint is not None:
-        console.footprint(name, footprint)
+        from flbench.reporting.cards import footprint_table
+
+        console.show([footprint_table(name, footprint)])

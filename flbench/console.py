@@ -36,19 +36,17 @@ if TYPE_CHECKING:
     from flbench.doctor import Row
     from flbench.engine.costs import Estimate
     from flbench.engine.plan import Plan
-    from flbench.footprint import Footprint
     from flbench.method_file import MethodEntry
     from flbench.study import Study
 
 _NAMED = 10
-_COLOURS = {"ok": "green", "partial": "yellow", "failed": "red", "skipped": "cyan", "broken": "red", "missing": "red"}
-_COLOURS |= {
-    "warning": "yellow",
-    "holds": "green",
-    "does not hold": "red",
-    "undecided": "yellow",
-    "not measured": "cyan",
+_WORDS = {
+    "green": "ok, holds, equal",
+    "yellow": "partial, warning, undecided, within",
+    "red": "failed, broken, missing, does not hold, differs",
+    "cyan": "skipped, not measured",
 }
+_COLOURS = {word: colour for colour, words in _WORDS.items() for word in words.split(", ")}
 
 
 def status(word: str) -> Text:
@@ -201,6 +199,12 @@ def commands(lines: Iterable[str], title: str = "Measured by:") -> None:
         out().print(Text(printable(line)), soft_wrap=True)
 
 
+def notes(lines: Iterable[str]) -> None:
+    """Print on stderr what a reader should know, a line each."""
+    for line in lines:
+        say(f"note: {line}", "dim")
+
+
 def conventions(axes: Mapping[str, str], names: Mapping[str, str]) -> None:
     """Print what the conventions of thresholded metrics are."""
     show(plans.convention_tables(axes, names))
@@ -329,11 +333,6 @@ def listing(document: Mapping[str, Any]) -> None:
 def method_card(entry: MethodEntry) -> None:
     """Print all that is known of a method without importing it."""
     show(cards.method_tables(entry))
-
-
-def footprint(name: str, measured: Footprint) -> None:
-    """Print what a method costs here."""
-    show([cards.footprint_table(name, measured)])
 
 
 def protocol_card(protocol: Protocol) -> None:

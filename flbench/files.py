@@ -57,6 +57,33 @@ def replacing(path: Path) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, if it is not there.
+
+    Raises:
+        RunError: The disk is full, or the folder cannot be made.
+    """
+    with storing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def save_into(folder: Path, save: Callable[[Path], object]) -> None:
+    """Let `save` write files into an empty folder beside, then move each of them into `folder`.
+
+    Raises:
+        RunError: The disk is full, or the folder cannot be written; no half file is left in it.
+    """
+    make_folder(folder)
+    with storing(folder), tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as name:
+        save(Path(name))
+        made = sorted(path for path in Path(name).iterdir() if path.is_file())
+        for path in made:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        for path in made:
+            path.replace(folder / path.name)
+
+
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a file beside `path`, then move it into place.
 
@@ -83,11 +110,27 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_full(error: OSError) -> bool:
+    """Return whether a write failed for want of space: a full disk, a quota, or a limit on the size of files."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def raise_if_full(error: Exception, path: Path) -> None:
+    """Raise for a failed write for want of space, which is nobody's fault and must not be recorded as a failure.
+
+    Raises:
+        RunError: The disk is full.
+    """
+    if isinstance(error, OSError) and is_full(error):
+        raise storage_error(error, Path(error.filename or path)) from error
+
+
 def storage_error(error: OSError, path: Path) -> RunError:
     """Turn a failed write into one line that says what is lost (nothing) and what to do."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if is_full(error):
+        where = f" in {path.parent}" if path.parent != Path() else ""
         return RunError(
-            f"disk full while writing {path.name} in {path.parent}",
+            f"disk full while writing {path.name}{where}",
             hint="nothing finished was lost; free some space and run the same command again",
         )
     return RunError(f"{path} cannot be written: {error.strerror or error}")

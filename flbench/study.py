@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flbench.errors import DataError, RunError
-from flbench.files import storage_error, write_json
+from flbench.files import make_folder, storage_error, write_json
 from flbench.record import Record, read_record
 
 if TYPE_CHECKING:
@@ -115,10 +115,7 @@ class Study:
         from filelock import FileLock, Timeout
 
         folder = self.folder / "locks"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, folder) from error
+        make_folder(folder)
         owner = folder / f"{name}.json"
         lock = FileLock(folder / f"{name}.lock")
         try:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
@@ -66,6 +70,24 @@ def _image(folder: Path, name: str, pixels: np.ndarray) -> dict[str, str]:
 def _save(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
+
+
+def run_units_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let work units run in this process, where a test can reach them and torch is imported already."""
+    from flbench.engine import local
+    from flbench.engine.plan import unit_from_json
+    from flbench.engine.runtime import Events, Runtime
+    from flbench.engine.worker import run_unit
+    from flbench.study import Study
+
+    def run(job: Mapping[str, Any], unit: object, watch: Callable[[Mapping[str, Any]], None]) -> None:
+        del unit
+        told = json.loads(json.dumps(job))
+        runtime = Runtime.set_up(told["device"], told["threads"], told["inference"])
+        study = Study(Path(told["study"]))
+        run_unit(unit_from_json(told["unit"]), Path(told["dataset"]), study, runtime, Events(watch), wait=told["wait"])
+
+    monkeypatch.setattr(local, "_run", run)
 
 
 def flbench(*words: object, code: int = 0) -> Result:

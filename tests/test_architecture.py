@@ -49,6 +49,7 @@ FLOOR = dict.fromkeys(CONTRACT, 0) | {
     "footprint": 3,
     "jobs": 3,
     "prediction": 3,
+    "reproduce": 3,
     "scaffold": 3,
     "console": 4,
     "streams": 4,
@@ -57,11 +58,22 @@ FLOOR = dict.fromkeys(CONTRACT, 0) | {
     "cli_doctor": 4,
     "cli_plugins": 4,
     "cli_predict": 4,
+    "cli_reproduce": 4,
     "cli_show": 4,
     "options": 4,
     "__main__": 4,
 }
-COMMANDS = {"cli", "cli_data", "cli_doctor", "cli_plugins", "cli_predict", "cli_show", "options", "__main__"}
+COMMANDS = {
+    "cli",
+    "cli_data",
+    "cli_doctor",
+    "cli_plugins",
+    "cli_predict",
+    "cli_reproduce",
+    "cli_show",
+    "options",
+    "__main__",
+}
 TERMINAL = {"console", "streams", *COMMANDS}
 PRINTERS = {"flbench/cli_show.py", "flbench/console.py", "flbench/streams.py"}
 UNSAFE = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

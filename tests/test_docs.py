@@ -39,8 +39,9 @@ def test_every_command_has_help_for_itself_and_every_option(command: click.Comma
 
 
 def shown() -> list[str]:
-    """Return every flbench command line of the README's blocks, continued lines joined."""
-    blocks = re.findall(r"```\n(.*?)```", README, re.DOTALL)
+    """Return every flbench command line of the blocks of README and a page by hand, continued lines joined."""
+    pages = README, (ROOT / "docs" / "reproducibility.md").read_text(encoding="utf-8")
+    blocks = [block for page in pages for block in re.findall(r"```\n(.*?)```", page, re.DOTALL)]
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [line for line in lines if line.startswith("flbench ")]
 
@@ -50,7 +51,7 @@ def test_the_readme_shows_commands() -> None:
 
 
 @pytest.mark.parametrize("line", shown())
-def test_every_command_of_the_readme_parses(line: str) -> None:
+def test_every_command_that_is_shown_parses(line: str) -> None:
     words = shlex.split(line)[1:]
     command: click.Command = main
     while isinstance(command, click.Group):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flbench.errors import RunError
-from flbench.files import atomic_write, file_digest, storage_error, write_json, write_text
+from flbench.files import atomic_write, file_digest, raise_if_full, save_into, storage_error, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -57,6 +57,32 @@ def test_a_file_size_limit_ends_in_one_line_and_no_half_file(tmp_path: Path) -> 
     assert done.stdout.startswith("1 disk full")
     assert list(tmp_path.iterdir()) == []
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000
+
+
+def test_files_are_saved_into_a_folder_all_or_none(tmp_path: Path) -> None:
+    folder = tmp_path / "fit"
+
+    def save(into: Path) -> None:
+        (into / "a.json").write_text("{}")
+        (into / "b.json").write_text("{}")
+
+    save_into(folder, save)
+    assert sorted(path.name for path in folder.iterdir()) == ["a.json", "b.json"]
+
+    def fail(into: Path) -> None:
+        (into / "c.json").write_text("{")
+        raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(RunError, match="disk full while writing fit"):
+        save_into(folder, fail)
+    assert sorted(path.name for path in folder.iterdir()) == ["a.json", "b.json"]
+
+
+def test_only_want_of_space_is_raised(tmp_path: Path) -> None:
+    raise_if_full(ValueError("no"), tmp_path)
+    raise_if_full(OSError(errno.EACCES, "no"), tmp_path)
+    with pytest.raises(RunError, match="disk full while writing x in /y"):
+        raise_if_full(OSError(errno.ENOSPC, "full", "/y/x"), tmp_path)
 
 
 def test_a_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:

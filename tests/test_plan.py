@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 from builders import make_dataset
+from factories import make_record
 
 from flbench.data.dataset import Dataset
-from flbench.engine.plan import Plan, Request, _units, make_plan, unit_from_json, unit_to_json
+from flbench.engine.plan import Plan, Request, _units, is_done, make_plan, unit_from_json, unit_to_json
 from flbench.errors import UsageError
 from flbench.jobs import plan_run
 from flbench.protocol import Protocol
@@ -177,3 +178,9 @@ def test_a_protocol_cannot_start_a_program_or_name_a_file(boxes: Dataset, name: 
     with pytest.raises(UsageError, match=r"in_gan.* names .* only where you name it yourself \(--method"):
         plan_run(boxes, [strange], [], [0], Request(), references=True)
     assert plan_run(boxes, [strange], [choose_method("ones")], [0], Request(), references=False).cells
+
+
+@pytest.mark.parametrize(("status", "done"), [("ok", True), ("partial", True), ("failed", False), ("skipped", False)])
+def test_what_failed_or_was_skipped_is_tried_again(status: str, done: bool) -> None:
+    assert is_done(make_record().model_copy(update={"status": status})) is done
+    assert not is_done(None)

@@ -14,14 +14,14 @@ from flbench.data.dataset import Dataset, select_test
 from flbench.engine.fit import weights_digest
 from flbench.engine.gallery import ROWS, SLICES, joined, write_arrays
 from flbench.engine.inference import Inference, version_of, with_engine
-from flbench.engine.plan import Cell
+from flbench.engine.plan import Cell, is_done
 from flbench.engine.predictions import Predictions, Recall, Timer
 from flbench.engine.predictor import Predictor
 from flbench.engine.runtime import Events, Runtime
 from flbench.engine.shards import Shard, Shards
 from flbench.engine.slices import Task, evaluate_slice
 from flbench.errors import DataError, MethodError
-from flbench.files import atomic_write, write_text
+from flbench.files import atomic_write, make_folder, write_text
 from flbench.locator import Locator
 from flbench.protocol import Protocol, TestSlice, fingerprint
 from flbench.record import DatasetInfo, MethodInfo, ProtocolInfo, Record, Result, Status
@@ -57,7 +57,7 @@ def run_cell(
         RunError: The record cannot be written.
     """
     done = study.record(cell.id)
-    if done is not None and done.status not in ("failed", "skipped"):  # a reason to skip may be gone by now
+    if done is not None and is_done(done):
         return done
     folder = study.cell_folder(cell.id)
     try:
@@ -76,7 +76,7 @@ def _evaluate(
     cell: Cell, frames: Frames, study: Study, runtime: Runtime, events: Events, memory: Predictions
 ) -> Record:
     folder = study.cell_folder(cell.id)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     reason = load_method(cell.method).skip(cell.protocol)
     if reason:
         return draft(cell, frames.dataset, runtime, status="skipped", reason=reason)

@@ -29,7 +29,7 @@ from flbench.engine.ahead import one_ahead
 from flbench.engine.plan import Fit
 from flbench.engine.runtime import Events, Runtime
 from flbench.errors import DataError, FlbenchError, MethodError
-from flbench.files import atomic_write, file_digest, storing, write_json
+from flbench.files import atomic_write, file_digest, make_folder, raise_if_full, save_into, storing, write_json
 from flbench.locator import Batch, Locator, Loss, Recipe, Training
 from flbench.registry import load_method
 from flbench.scoring.metrics import collapse
@@ -271,19 +271,19 @@ def make_fit(fit: Fit, frames: Frames, study: Study, runtime: Runtime, events: E
     if done is not None:
         return done
     folder = study.fit_folder(fit.id)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     started = time.perf_counter()
     training = SliceTraining(frames, fit, runtime, folder, events)
     torch.manual_seed(step_seed(fit.seed, 0))
     locator = load_method(fit.method)
     try:
         locator.fit(training)
-        with storing(folder):
-            locator.save(folder)
+        save_into(folder, locator.save)
     except FlbenchError:
         raise
     except Exception as error:
-        with (folder / LOG).open("a", encoding="utf-8") as file:
+        raise_if_full(error, folder)
+        with storing(folder / LOG), (folder / LOG).open("a", encoding="utf-8") as file:
             traceback.print_exception(error, file=file)
         what = f"fitting {fit.method.name} failed: {type(error).__name__}: {error}"
         raise MethodError(what, hint=f"the traceback is in {folder / LOG}") from error

@@ -12,6 +12,7 @@ from typing import Any
 from flbench.data.dataset import ENTIRE, Dataset, Selection, lacks_other, missing, select_test
 from flbench.errors import MethodError, UsageError
 from flbench.protocol import Protocol, TestSlice, fingerprint
+from flbench.record import Record
 from flbench.registry import MethodChoice
 from flbench.study import Study
 
@@ -104,16 +105,21 @@ class Plan:
         return [fit for unit in self.units for fit in unit.fits]
 
     def open(self, study: Study) -> tuple[Unit, ...]:
-        """Return the units with work left to do, without what is done."""
+        """Return the units with work left to do, without what is done; what failed or was skipped is tried again."""
         left = []
         for unit in self.units:
-            cells = tuple(cell for cell in unit.cells if study.record(cell.id) is None)
+            cells = tuple(cell for cell in unit.cells if not is_done(study.record(cell.id)))
             needed = {fit for cell in cells for fit in cell.fits.values()}
             tested = {fit for cell in unit.cells for fit in cell.fits.values()}
             fits = tuple(f for f in unit.fits if f.id in needed or (f.id not in tested and study.fit(f.id) is None))
             if cells or fits:
                 left.append(Unit(fits=fits, cells=cells))
         return tuple(left)
+
+
+def is_done(record: Record | None) -> bool:
+    """Return whether a record says all there is to say: a failure, or a reason to skip, may be gone by now."""
+    return record is not None and record.status not in ("failed", "skipped")
 
 
 @dataclass(frozen=True, kw_only=True)

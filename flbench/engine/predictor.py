@@ -15,6 +15,7 @@ from flbench.data.batches import Example, to_tensor
 from flbench.engine.predictions import Outcome, Timer
 from flbench.engine.runtime import Runtime
 from flbench.errors import FlbenchError, MethodError
+from flbench.files import raise_if_full, storing
 from flbench.locator import Locator, Prediction, Reference, Replay, Unanswered
 
 FAILURES_IN_A_ROW = 5
@@ -90,7 +91,8 @@ class Predictor:
         except FlbenchError:
             raise
         except Exception as error:
-            with self.log.open("a", encoding="utf-8") as file:
+            raise_if_full(error, self.log)
+            with storing(self.log), self.log.open("a", encoding="utf-8") as file:
                 file.write(traceback.format_exc() + "\n")
             self._failures += 1
             if not self._succeeded and self._failures >= FAILURES_IN_A_ROW:

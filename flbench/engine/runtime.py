@@ -119,6 +119,7 @@ class Runtime:
             "threads": self.threads,
             "deterministic": torch.are_deterministic_algorithms_enabled(),
             "machine": platform.machine(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),  # decides the last bits, as threads do
             "system": platform.system(),
             "python": platform.python_version(),
             "packages": {name: _version(name) for name in packages},

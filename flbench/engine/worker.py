@@ -22,6 +22,7 @@ from flbench.engine.plan import Cell, Fit, Unit, unit_from_json
 from flbench.engine.predictions import Predictions
 from flbench.engine.runtime import Events, Runtime
 from flbench.errors import FlbenchError, MethodError
+from flbench.files import is_full, make_folder, storage_error, storing
 from flbench.registry import load_method
 from flbench.study import LOG, Study
 
@@ -84,11 +85,6 @@ def main() -> int:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     job = json.load(sys.stdin)
     study = Study(Path(job["study"]))
-    log = study.folder / LOG
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
 
     def send(event: Mapping[str, Any]) -> None:
         try:
@@ -100,13 +96,32 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: setattr(events, "stopping", True))
     try:
+        _log_to(study.folder / LOG)
         runtime = Runtime.set_up(job["device"], job["threads"], job.get("inference", TORCH))
         unit = unit_from_json(job["unit"])
         run_unit(unit, Path(job["dataset"]), study, runtime, events, wait=job["wait"])
     except FlbenchError as error:
         send({"event": "error", "message": error.message, "hint": error.hint, "exit": error.exit_code})
         return error.exit_code
+    except OSError as error:
+        if not is_full(error):
+            raise
+        full = storage_error(error, Path(error.filename or study.folder))
+        send({"event": "error", "message": full.message, "hint": full.hint, "exit": full.exit_code})
+        return full.exit_code
     return 0
+
+
+def _log_to(path: Path) -> None:
+    """Let standard output and error of this process go to a file.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    make_folder(path.parent)
+    with storing(path), path.open("a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
 
 
 if __name__ == "__main__":
