@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import click
@@ -130,6 +131,7 @@ def plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+@cache
 def results() -> list[Record]:
     """Return the published records of every method on one category of the embedded data set."""
     records = [read_record(path) for path in sorted(RESULTS.glob("*/run.json"))]

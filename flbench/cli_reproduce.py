@@ -55,14 +55,14 @@ def reproduce(
 
     wanted, path = reproduce.find_record(record, study)
     setting = reproduce.set_up(wanted, protocol=protocol, method=method, device=device, threads=threads)
-    scores = reproduce.read_scores(path.parent)
+    scores = reproduce.scores_beside(path.parent)
     with console.progress() as progress:
         dataset = jobs.open_dataset(*reproduce.data_of(wanted, data), progress=progress)
     plan = reproduce.plan_again(wanted, setting, dataset)
     with reproduce.fresh_study(into, wanted) as store:
         with console.watch(plan, store) as watch:
             again = reproduce.run_again(plan, store, setting, watch)
-        scores_again = reproduce.read_scores(store.cell_folder(again.cell))
+        scores_again = reproduce.scores_beside(store.cell_folder(again.cell))
     found = hold_against(wanted, again, scores, scores_again, tolerance=tolerance)
     if as_json:
         console.json_out(reproduction_document(found))

@@ -15,12 +15,12 @@ from flbench import registry
 from flbench.data.dataset import Dataset
 from flbench.engine.local import run_plan, usable_cores
 from flbench.engine.plan import Plan, Request, make_plan
-from flbench.errors import DataError, RunError, UsageError, suggest
+from flbench.errors import RunError, UsageError, suggest
 from flbench.files import write_json
 from flbench.protocol import Protocol
 from flbench.record import Record, read_record
 from flbench.registry import MethodChoice
-from flbench.study import RECORD, SCORES, Study
+from flbench.study import RECORD, SCORES, Study, read_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -240,18 +240,11 @@ def run_again(plan: Plan, study: Study, setting: Setting, watch: Callable[[Mappi
     return again
 
 
-def read_scores(folder: Path) -> pd.DataFrame | None:
+def scores_beside(folder: Path) -> pd.DataFrame | None:
     """Return the per-image scores in the folder of a record, None if there are none.
 
     Raises:
         DataError: They are damaged.
     """
-    import pandas as pd
-
-    place = folder / SCORES
-    if not place.is_file():
-        return None
-    try:
-        return pd.read_parquet(place)
-    except (OSError, ValueError) as error:
-        raise DataError(f"scores {place} cannot be read: {error}", hint="move them away to compare the rest") from error
+    there = (folder / SCORES).is_file()
+    return read_scores(folder, hint="move them away to compare the rest") if there else None

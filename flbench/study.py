@@ -97,13 +97,7 @@ class Study:
         Raises:
             DataError: The file is missing or damaged.
         """
-        import pandas as pd
-
-        path = self.cell_folder(cell) / SCORES
-        try:
-            return pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise DataError(f"scores {path} cannot be read: {error}", hint="run the cell again") from error
+        return read_scores(self.cell_folder(cell), hint="run the cell again")
 
     @contextmanager
     def lock(self, name: str, *, wait: bool = False) -> Iterator[None]:
@@ -149,3 +143,22 @@ def _set_aside(path: Path) -> None:
     """Move a damaged file out of the way, so that its cell counts as not done and nothing is deleted."""
     with suppress(OSError):
         path.replace(path.with_name(path.name + ".bad"))
+
+
+def read_scores(folder: Path, *, hint: str) -> pd.DataFrame:
+    """Return the per-image scores in the folder of a cell, of a study or beside a board.
+
+    Args:
+        folder: Where the file lies.
+        hint: What to do if it cannot be read.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    import pandas as pd
+
+    path = folder / SCORES
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"scores {path} cannot be read: {error}", hint=hint) from error

@@ -253,7 +253,7 @@ def timm_model(name: str, *, weights: str, download: bool, **options: Any) -> An
         weights: "none" for a random start; any other word stands for the weights in messages. Those of
             tf_efficientnet_lite0 come with flbench's dependencies.
         download: Whether they may be fetched over the network.
-        **options: Passed on to `timm.create_model`.
+        **options: Passed on to `timm.create_model`; a head for `num_classes` classes starts at random.
 
     Raises:
         MethodError: timm has no such model or no weights for it, or they cannot be had; never silently random.
@@ -272,7 +272,8 @@ def timm_model(name: str, *, weights: str, download: bool, **options: Any) -> An
         return timm.create_model(bare, pretrained=False, **options)
     if has_shipped_weights(bare):
         model = timm.create_model(bare, pretrained=False, **options)
-        fill_from_shipped(model)
+        # What ships has a head for 1,000 classes.
+        fill_from_shipped(nn.Sequential(*list(model.children())[:-1]) if options.get("num_classes") else model)
         return model
     try:
         with hub(download=download):

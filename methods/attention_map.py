@@ -17,14 +17,11 @@ from ._networks import (
     check_input_size,
     choose,
     clamp_straight,
-    fill_from_shipped,
-    has_shipped_weights,
-    hub,
     pad,
     resize,
     size_of,
     steady_norms,
-    weights_missing,
+    timm_model,
 )
 
 BACKBONES = ("tf_efficientnet_lite0", "legacy_xception", "vgg16")
@@ -141,20 +138,8 @@ class AttentionMap(NeuralLocator):
         Raises:
             MethodError: The weights cannot be had.
         """
-        import timm
-
-        wanted = pretrained and self.weights == "imagenet"
-        shipped = has_shipped_weights(self.backbone)
-        if wanted and not shipped:
-            try:
-                with hub(download=self.download):
-                    backbone = timm.create_model(self.backbone, pretrained=True, num_classes=0)
-            except Exception as error:  # the hub raises its own, httpx's and the system's errors
-                raise weights_missing(self.weights, self.backbone, error, download=self.download) from error
-        else:
-            backbone = timm.create_model(self.backbone, num_classes=0)
-        if wanted and shipped:
-            fill_from_shipped(backbone)
+        weights = self.weights if pretrained else "none"
+        backbone = timm_model(self.backbone, weights=weights, download=self.download, num_classes=0)
         network = _Network(backbone, Normalise(self.backbone), attention=self.attention)
         return network.to(memory_format=torch.channels_last)
 

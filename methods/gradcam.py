@@ -16,14 +16,11 @@ from ._networks import (
     Normalise,
     check_input_size,
     choose,
-    fill_from_shipped,
-    has_shipped_weights,
-    hub,
     pad,
     resize,
     size_of,
     steady_norms,
-    weights_missing,
+    timm_model,
 )
 
 LEAST = 32  # pixels: the deepest features of a stride of 32 need some
@@ -111,21 +108,11 @@ class GradCam(NeuralLocator):
 
         if not timm.is_model(self.backbone):
             raise MethodError(f"backbone {self.backbone} is not in timm", hint="see timm.list_models()")
-        wanted = pretrained and self.weights == "imagenet"
-        shipped = has_shipped_weights(self.backbone)
-        if wanted and not shipped:
-            try:
-                with hub(download=self.download):
-                    backbone = timm.create_model(self.backbone, pretrained=True, num_classes=1)
-            except Exception as error:  # the hub raises its own, httpx's and the system's errors
-                raise weights_missing(self.weights, self.backbone, error, download=self.download) from error
-        else:
-            backbone = timm.create_model(self.backbone, num_classes=1)
+        weights = self.weights if pretrained else "none"
+        backbone = timm_model(self.backbone, weights=weights, download=self.download, num_classes=1)
         if self.layer not in dict(backbone.named_modules()):
             hint = f"one of its submodules, such as {next(name for name, _ in backbone.named_children())}"
             raise UsageError(f"layer={self.layer} is not in {self.backbone}", hint=hint)
-        if wanted and shipped:
-            fill_from_shipped(nn.Sequential(*list(backbone.children())[:-1]))  # all but the head for 1,000 classes
         return _Classifier(backbone, Normalise(self.backbone)).to(memory_format=torch.channels_last)
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:

@@ -16,14 +16,11 @@ from ._networks import (
     Normalise,
     check_input_size,
     choose,
-    fill_from_shipped,
-    has_shipped_weights,
-    hub,
     pad,
     resize,
     size_of,
     steady_norms,
-    weights_missing,
+    timm_model,
 )
 
 BACKBONES = {"tf_efficientnet_lite0": 7, "legacy_xception": 12, "resnet18": 4}
@@ -106,21 +103,9 @@ class PatchForensics(NeuralLocator):
         Raises:
             MethodError: The weights cannot be had.
         """
-        import timm
-
-        wanted = pretrained and self.weights == "imagenet"
-        shipped = has_shipped_weights(self.backbone)
-        if wanted and not shipped:
-            try:
-                with hub(download=self.download):
-                    whole = timm.create_model(self.backbone, pretrained=True, num_classes=0)
-            except Exception as error:  # the hub raises its own, httpx's and the system's errors
-                raise weights_missing(self.weights, self.backbone, error, download=self.download) from error
-        else:
-            whole = timm.create_model(self.backbone, num_classes=0)
+        weights = self.weights if pretrained else "none"
+        whole = timm_model(self.backbone, weights=weights, download=self.download, num_classes=0)
         first = _first(whole, self.blocks)
-        if wanted and shipped:
-            fill_from_shipped(first)
         return _Patches(first, Normalise(self.backbone)).to(memory_format=torch.channels_last)
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:

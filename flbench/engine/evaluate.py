@@ -57,7 +57,7 @@ def run_cell(
         RunError: The record cannot be written.
     """
     done = study.record(cell.id)
-    if done is not None and is_done(done):
+    if is_done(done):
         return done
     folder = study.cell_folder(cell.id)
     try:
@@ -124,10 +124,10 @@ def _evaluate(
 
 def _inference(cell: Cell, runtime: Runtime, memory: Predictions) -> dict[str, Any]:
     """Return what a record says of the engine, if it was not eager torch; what is no network is always run by that."""
-    keys = {_locator_key(cell, test.fit) for test in cell.protocol.test} & set(memory.deviations)
+    keys = {_locator_key(cell, test.fit) for test in cell.protocol.test} & set(memory.engines)
     if not keys:
         return {}
-    found = [memory.deviations[key]() for key in sorted(keys)]
+    found = [memory.engines[key].deviation for key in sorted(keys)]
     engine = {"engine": runtime.inference, "version": version_of(runtime.inference)}
     return {"inference": {**engine, "deviation": max((value for value in found if value is not None), default=None)}}
 
@@ -157,7 +157,7 @@ def _recall(
         locator = ready_locator(cell.method, document, study, runtime)
         locator = with_engine(locator, cell.method.name, runtime.inference, size=size, threads=runtime.threads)
         if isinstance(locator, Inference):
-            memory.deviations[key] = lambda: locator.deviation
+            memory.engines[key] = locator
         return Predictor(locator, cell.method.name, runtime, log, memory.timer(key))
 
     return Recall(ready, key, size, None if cell.method.entry.reference else memory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from flbench.trial import make_images
 TOLERANCE = 1e-4
 """Largest difference of a map or a score between the file and the locator."""
 
-_LIBRARIES = ("onnxruntime", "onnx", "onnxscript")
+WRITERS = ("onnx", "onnxscript")
+"""What torch writes ONNX files with."""
 
 
 class _Outputs(nn.Module):
@@ -60,11 +61,9 @@ def export_onnx(locator: Locator, name: str, size: int, path: Path) -> float:
     """
     if not isinstance(locator, NeuralLocator) or locator.module is None:
         raise UsageError(f"method {name} is no fitted network", hint="only a network can be exported")
-    for library in _LIBRARIES:
-        try:
-            importlib.import_module(library)
-        except ImportError as error:
-            raise UsageError(f"{library} is not installed", hint="run: pip install 'flbench[onnx]'") from error
+    missing = first_missing(("onnxruntime", *WRITERS))
+    if missing:
+        raise UsageError(f"{missing} is not installed", hint="run: pip install 'flbench[onnx]'")
     images = make_images(3, (size, size)).images
     with torch.inference_mode():
         said = _Outputs(locator).eval()(images)
@@ -78,6 +77,16 @@ def export_onnx(locator: Locator, name: str, size: int, path: Path) -> float:
 
     atomic_write(path, write)
     return found[0]
+
+
+def first_missing(libraries: Iterable[str]) -> str:
+    """Return the first of some libraries that cannot be imported, "" if all can."""
+    for library in libraries:
+        try:
+            importlib.import_module(library)
+        except ImportError:
+            return library
+    return ""
 
 
 def write_onnx(locator: NeuralLocator, name: str, size: int, path: Path) -> None:

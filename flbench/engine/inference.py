@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flbench.engine.export import TOLERANCE, write_onnx
+from flbench.engine.export import TOLERANCE, WRITERS, first_missing, write_onnx
 from flbench.errors import MethodError, UsageError
 from flbench.locator import Locator, NeuralLocator, Prediction
 
@@ -107,12 +107,10 @@ def check_engine(engine: str, device: torch.device) -> str:
         raise UsageError(f"inference engine {engine!r} is not known", hint="one of: " + ", ".join([TORCH, *ENGINES]))
     if device.type != "cpu":
         raise UsageError(f"inference by {engine} is for the CPU, the device is {device}", hint="--device cpu")
-    for library in _LIBRARIES[engine]:
-        try:
-            importlib.import_module(library)
-        except ImportError as error:
-            hint = f"run: pip install 'flbench[{_EXTRAS[engine]}]'"
-            raise UsageError(f"inference by {engine} needs {library}, which is not installed", hint=hint) from error
+    missing = first_missing(_LIBRARIES[engine])
+    if missing:
+        hint = f"run: pip install 'flbench[{_EXTRAS[engine]}]'"
+        raise UsageError(f"inference by {engine} needs {missing}, which is not installed", hint=hint)
     return engine
 
 
@@ -135,14 +133,21 @@ def _compile(locator: NeuralLocator, name: str, size: int, threads: int) -> Sess
     return run
 
 
+@contextmanager
+def _as_onnx(locator: NeuralLocator, name: str, size: int) -> Iterator[Path]:
+    """Write a network as an ONNX file that is gone at the end."""
+    with tempfile.TemporaryDirectory(prefix="flbench-") as folder:
+        path = Path(folder) / "network.onnx"
+        write_onnx(locator, name, size, path)
+        yield path
+
+
 def _onnxruntime(locator: NeuralLocator, name: str, size: int, threads: int) -> Session:
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
-    with tempfile.TemporaryDirectory(prefix="flbench-") as folder:
-        path = Path(folder) / "network.onnx"
-        write_onnx(locator, name, size, path)
+    with _as_onnx(locator, name, size) as path:
         session = onnxruntime.InferenceSession(path.read_bytes(), settings, providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> tuple[Tensor, ...]:
@@ -156,9 +161,7 @@ def _openvino(locator: NeuralLocator, name: str, size: int, threads: int) -> Ses
     import openvino
 
     core = openvino.Core()
-    with tempfile.TemporaryDirectory(prefix="flbench-") as folder:
-        path = Path(folder) / "network.onnx"
-        write_onnx(locator, name, size, path)
+    with _as_onnx(locator, name, size) as path:
         # openvino would compute in bfloat16 where the CPU has it, which is another locator.
         settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
         network = core.compile_model(core.read_model(path), "CPU", settings)
@@ -178,8 +181,8 @@ ENGINES: dict[str, Callable[[NeuralLocator, str, int, int], Session]] = {
 """What can run a network in place of eager torch, by name."""
 
 _LIBRARIES: dict[str, tuple[str, ...]] = {
-    "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),
-    "openvino": ("openvino", "onnx", "onnxscript"),
+    "onnxruntime": ("onnxruntime", *WRITERS),
+    "openvino": ("openvino", *WRITERS),
     "compile": (),
 }
 _EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}

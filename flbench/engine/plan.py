@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from flbench.data.dataset import ENTIRE, Dataset, Selection, lacks_other, missing, select_test
 from flbench.errors import MethodError, UsageError
@@ -117,7 +117,7 @@ class Plan:
         return tuple(left)
 
 
-def is_done(record: Record | None) -> bool:
+def is_done(record: Record | None) -> TypeGuard[Record]:
     """Return whether a record says all there is to say: a failure, or a reason to skip, may be gone by now."""
     return record is not None and record.status not in ("failed", "skipped")
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from flbench.condition import Condition
 from flbench.data.batches import Example
+from flbench.engine.inference import Inference
 
 LIMIT = 1 << 30
 """Bytes of maps kept in memory, at most; beyond it the longest unused is predicted again."""
@@ -42,12 +43,12 @@ class Predictions:
 
     Attributes:
         timers: By locator: what predicting has cost since the unit began.
-        deviations: By locator that another engine runs: its largest difference from eager torch on the first batch.
+        engines: By locator that another engine than eager torch runs: it.
     """
 
     def __init__(self) -> None:
         self.timers: dict[str, Timer] = {}
-        self.deviations: dict[str, Callable[[], float | None]] = {}
+        self.engines: dict[str, Inference] = {}
         self._kept: OrderedDict[Key, list[Outcome]] = OrderedDict()
         self._held = 0
 

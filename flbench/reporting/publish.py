@@ -34,7 +34,7 @@ from flbench.reporting.drawing import SUFFIXES, marked
 from flbench.reporting.model import SHOWN_CASES, SHOWN_PANEL, Board, Entry, Key
 from flbench.reporting.plots import Plot, board_plots, draw_board_figures, is_drawn
 from flbench.reporting.render import MARK, Listed, Picture, conventions_page, index, markdown
-from flbench.study import CASES, PANEL, RECORD, SCORES
+from flbench.study import CASES, PANEL, RECORD, SCORES, read_scores
 
 INDEX = "README.md"
 PROTOCOL = "protocol.json"
@@ -184,16 +184,9 @@ def _entry(folder: Path, home: Path) -> Entry:
     Raises:
         DataError: Its record or scores are damaged.
     """
-    import pandas as pd
-
     record = read_record(folder / RECORD)
-    path = folder / SCORES
-    scores = None
-    if path.exists():
-        try:
-            scores = pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise DataError(f"scores {path} cannot be read: {error}", hint="publish the cell again") from error
+    there = (folder / SCORES).exists()
+    scores = read_scores(folder, hint="publish the cell again") if there else None
     shown = {name: record.dataset.publishable and (folder / name).exists() for name in (SHOWN_PANEL, SHOWN_CASES)}
     beside = folder.relative_to(home).as_posix()
     return Entry(record=record, scores=scores, folder=beside, panel=shown[SHOWN_PANEL], cases=shown[SHOWN_CASES])
