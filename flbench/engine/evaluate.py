@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from flbench.data.batches import Frames
 from flbench.data.dataset import Dataset, select_test
 from flbench.engine.fit import weights_digest
 from flbench.engine.gallery import ROWS, SLICES, joined, write_arrays
-from flbench.engine.inference import Inference, version_of, with_engine
+from flbench.engine.inference import Inference, in_channels_last, version_of, with_engine
 from flbench.engine.plan import Cell, is_done
 from flbench.engine.predictions import Predictions, Recall, Timer
 from flbench.engine.predictor import Predictor
@@ -93,7 +94,8 @@ def _evaluate(
             for condition in cell.protocol.conditions:
                 shard = shards.read(test.name, condition)
                 if shard is None:
-                    task = Task(cell.protocol, test, condition, chosen, _rows(cell.protocol, shown))
+                    shows, batch = _rows(cell.protocol, shown), runtime.batch_at(frames.size)
+                    task = Task(cell.protocol, test, condition, chosen, shows, batch)
                     shard = evaluate_slice(task, predict, frames, timer, events)
                     shards.write(test.name, condition, shard)
                 finished[test.name, condition] = shard
@@ -123,13 +125,17 @@ def _evaluate(
 
 
 def _inference(cell: Cell, runtime: Runtime, memory: Predictions) -> dict[str, Any]:
-    """Return what a record says of the engine, if it was not eager torch; what is no network is always run by that."""
-    keys = {_locator_key(cell, test.fit) for test in cell.protocol.test} & set(memory.engines)
-    if not keys:
-        return {}
-    found = [memory.engines[key].deviation for key in sorted(keys)]
-    engine = {"engine": runtime.inference, "version": version_of(runtime.inference)}
-    return {"inference": {**engine, "deviation": max((value for value in found if value is not None), default=None)}}
+    """Return what a record says of how its networks were run; what is no network is always run by eager torch."""
+    keys = {_locator_key(cell, test.fit) for test in cell.protocol.test}
+    said: dict[str, Any] = {"batch": runtime.batch_at(int(cell.protocol.size))}
+    if keys & memory.channels_last:
+        said["layout"] = "channels last"
+    found = [memory.engines[key].deviation for key in sorted(keys & set(memory.engines))]
+    if found:
+        engine = {"engine": runtime.inference, "version": version_of(runtime.inference)}
+        furthest = max((value for value in found if value is not None), default=None)
+        said["inference"] = {**engine, "deviation": furthest}
+    return said
 
 
 def _by_fit(tests: Sequence[TestSlice]) -> list[tuple[str, list[TestSlice]]]:
@@ -158,9 +164,17 @@ def _recall(
         locator = with_engine(locator, cell.method.name, runtime.inference, size=size, threads=runtime.threads)
         if isinstance(locator, Inference):
             memory.engines[key] = locator
+        elif in_channels_last(locator, size, runtime.device):
+            memory.channels_last.add(key)
         return Predictor(locator, cell.method.name, runtime, log, memory.timer(key))
 
     return Recall(ready, key, size, None if cell.method.entry.reference else memory)
+
+
+def shared_locators(cells: Sequence[Cell]) -> frozenset[str]:
+    """Return the keys of locators that more than one of some cells ask."""
+    asked = Counter(key for cell in cells for key in {_locator_key(cell, test.fit) for test in cell.protocol.test})
+    return frozenset(key for key, times in asked.items() if times > 1)
 
 
 def _locator_key(cell: Cell, fit: str) -> str:

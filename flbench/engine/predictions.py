@@ -7,7 +7,7 @@ what is said of an image must not depend on which images were seen before, or a 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from flbench.condition import Condition
 from flbench.data.batches import Example
 from flbench.engine.inference import Inference
 
-LIMIT = 1 << 30
+LIMIT = 1 << 29
 """Bytes of maps kept in memory, at most; beyond it the longest unused is predicted again."""
 
 Outcome = tuple[np.ndarray, float | None] | str
@@ -41,14 +41,20 @@ Key = tuple[str, int, str, tuple[str, ...]]
 class Predictions:
     """What locators said of batches; a key is locator, size, condition and the samples in order.
 
+    Args:
+        shared: Locators that more than one cell asks; of others nothing is kept, since nobody asks them twice.
+
     Attributes:
         timers: By locator: what predicting has cost since the unit began.
         engines: By locator that another engine than eager torch runs: it.
+        channels_last: Locators whose weights lie in memory as convolutions are fastest.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shared: Collection[str] = ()) -> None:
+        self.shared = shared
         self.timers: dict[str, Timer] = {}
         self.engines: dict[str, Inference] = {}
+        self.channels_last: set[str] = set()
         self._kept: OrderedDict[Key, list[Outcome]] = OrderedDict()
         self._held = 0
 
@@ -63,7 +69,9 @@ class Predictions:
         return self._kept.get(key)
 
     def put(self, key: Key, outcomes: list[Outcome]) -> None:
-        """Keep what was said."""
+        """Keep what was said, if it may be asked again."""
+        if key[0] not in self.shared:
+            return
         if key not in self._kept:
             self._held += _bytes(outcomes)
         self._kept[key] = outcomes

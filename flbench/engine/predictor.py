@@ -69,7 +69,7 @@ class Predictor:
     def _batch(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> list[Outcome]:
         images = to_tensor(np.stack([example.image for example in examples]), self.runtime.device)
         reasons: Mapping[int, str] = {}
-        with torch.inference_mode():
+        with torch.inference_mode(), self.runtime.autocast():
             try:
                 if isinstance(self.locator, Reference):
                     truth = torch.from_numpy(np.stack([example.truth for example in examples])).to(self.runtime.device)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from array import array
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +26,7 @@ from flbench.scoring.conventions import Tally, choose_thresholds
 from flbench.scoring.metrics import WORST, false_alarm, map_metrics, top_score
 from flbench.scoring.pixels import pixel_metrics
 
-BATCH = 16
-MAPS = tuple(WORST)
-COLUMNS = ("test", "condition", "sample_id", "identity", "label", "status", "reason", "score", *MAPS, "false_alarm")
+TEXTS = ("test", "condition", "sample_id", "identity", "label", "status", "reason")
 THRESHOLD_FAKES = 64
 """Fakes of the valid split on which a threshold is chosen, at most."""
 
@@ -41,6 +41,7 @@ class Task:
         condition: Name of the condition.
         chosen: Its fakes and real photos.
         shown: Samples that go to the gallery; 0: none, best and worst ones neither.
+        batch: Images predicted together.
     """
 
     protocol: Protocol
@@ -48,6 +49,30 @@ class Task:
     condition: str
     chosen: Selection
     shown: int
+    batch: int
+
+
+class _Table:
+    """Rows of per-image scores, as compact as the columns of the file that they become.
+
+    Args:
+        metrics: Names of the protocol's map metrics.
+    """
+
+    def __init__(self, metrics: tuple[str, ...]) -> None:
+        self._texts: dict[str, list[str]] = {name: [] for name in TEXTS}
+        self._numbers = {name: array("d") for name in ("score", *metrics, "false_alarm")}
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add a row; a text that it lacks is empty, a number is NaN."""
+        for name, texts in self._texts.items():
+            texts.append(row.get(name, ""))
+        for name, numbers in self._numbers.items():
+            numbers.append(row.get(name, math.nan))
+
+    def frame(self) -> pd.DataFrame:
+        """Return the rows as a table."""
+        return pd.DataFrame({**self._texts, **{name: np.frombuffer(a) for name, a in self._numbers.items()}})
 
 
 def evaluate_slice(task: Task, predict: Recall, frames: Frames, timer: Timer, events: Events) -> Shard:
@@ -67,20 +92,21 @@ def evaluate_slice(task: Task, predict: Recall, frames: Frames, timer: Timer, ev
     scoring, clean = task.protocol.scoring, not parse_condition(task.condition).steps
     tally = None
     if scoring.conventions and clean and len(task.chosen.fakes):
-        tally = Tally(valid_thresholds(task.protocol.slice(task.test.fit), predict, frames, events))
-    cases = CASES if clean and task.shown and scoring.primary in (*MAPS, "false_alarm") else 0
+        tally = Tally(valid_thresholds(task.protocol.slice(task.test.fit), predict, frames, events, task.batch))
+    metrics = tuple(name for name in WORST if name in scoring.metrics)
+    cases = CASES if clean and task.shown and scoring.primary in (*WORST, "false_alarm") else 0
     chooser = Chooser(task.shown, cases, lower_is_better=scoring.primary in LOWER_IS_BETTER)
     shown_label = "fake" if len(task.chosen.fakes) else "real"
-    table: list[dict[str, Any]] = []
+    table = _Table(metrics)
     for row, example, outcome in _outcomes(task, predict, frames, events):
         base = {"test": task.test.name, "condition": task.condition}
         base |= {key: row[key] for key in ("sample_id", "identity", "label")}
         if isinstance(example, dict):
-            table.append(base | example)
+            table.add(base | example)
             continue
         started = time.perf_counter()
-        scored = score_image(row["label"], example, outcome)
-        table.append(base | scored)
+        scored = score_image(row["label"], example, outcome, metrics)
+        table.add(base | scored)
         if scored["status"] == "ok" and not isinstance(outcome, str):
             if tally is not None:
                 tally.add(example.truth, np.clip(outcome[0], 0, 1), row["label"] == "fake", example.region)
@@ -89,10 +115,8 @@ def evaluate_slice(task: Task, predict: Recall, frames: Frames, timer: Timer, ev
                 shown = Shown(row["sample_id"], photo, example, outcome[0])
                 chooser.offer(shown, scored.get(scoring.primary, float("nan")))
         timer.score_s += time.perf_counter() - started
-    scores = pd.DataFrame(table, columns=list(COLUMNS))
-    scores[["status", "reason"]] = scores[["status", "reason"]].fillna("")
     gallery = chooser.arrays(task.test.name, task.condition)
-    return Shard(scores, gallery, {} if tally is None else tally.results())
+    return Shard(table.frame(), gallery, {} if tally is None else tally.results())
 
 
 def _photo(label: str, example: Example) -> np.ndarray:
@@ -128,9 +152,9 @@ def _batches(
     """Yield the rows of the slice with their examples, a batch at a time; for what cannot be read, its failure."""
     recomputed = task.protocol.scoring.ground_truth == "degraded"
     samples = pd.concat([task.chosen.fakes, task.chosen.reals])
-    for start in range(0, len(samples), BATCH):
+    for start in range(0, len(samples), task.batch):
         batch: list[tuple[dict[str, Any], Example | dict[str, str]]] = []
-        for row in samples.iloc[start : start + BATCH].to_dict("records"):
+        for row in samples.iloc[start : start + task.batch].to_dict("records"):
             try:
                 batch.append((row, frames.example(row["sample_id"], condition, recomputed=recomputed)))
             except DataError as error:
@@ -139,16 +163,20 @@ def _batches(
         yield batch
 
 
-def score_image(label: str, example: Example, outcome: Outcome) -> dict[str, Any]:
+def score_image(
+    label: str, example: Example, outcome: Outcome, metrics: Collection[str] = tuple(WORST)
+) -> dict[str, Any]:
     """Return the scores of one image, or its failure.
 
     Args:
         label: "fake" or "real".
         example: Image, ground truth and region.
         outcome: Map and score, or why there is none.
+        metrics: Metrics of a fake's map that are asked.
 
     Returns:
-        `status` and `reason`; if it is "ok", `score`, and for a fake the map metrics, for a real photo `false_alarm`.
+        `status` and `reason`; if it is "ok", `score`, and for a fake the metrics of its map, for a real photo
+        `false_alarm`.
     """
     if isinstance(outcome, str):
         return {"status": "error", "reason": outcome.removeprefix("error: ")}
@@ -161,11 +189,14 @@ def score_image(label: str, example: Example, outcome: Outcome) -> dict[str, Any
     if label == "real":
         return values | {"false_alarm": float(false_alarm(fakeness)[0])}
     region = None if example.region is None else example.region[None]
-    metrics = map_metrics(example.truth[None], fakeness, region) | pixel_metrics(example.truth[None], fakeness, region)
-    return values | {name: float(metrics[name][0]) for name in MAPS}
+    pair = example.truth[None], fakeness, region
+    found = map_metrics(*pair, asked=metrics) | pixel_metrics(*pair, asked=metrics)
+    return values | {name: float(value[0]) for name, value in found.items()}
 
 
-def valid_thresholds(fit: FitSlice, predict: Recall, frames: Frames, events: Events) -> dict[float, float] | None:
+def valid_thresholds(
+    fit: FitSlice, predict: Recall, frames: Frames, events: Events, batch: int
+) -> dict[float, float] | None:
     """Return thresholds chosen on fakes of the valid split of what a fit learnt from; None if there are none.
 
     Args:
@@ -173,14 +204,15 @@ def valid_thresholds(fit: FitSlice, predict: Recall, frames: Frames, events: Eve
         predict: The locator at work.
         frames: Decoded samples.
         events: Where progress goes.
+        batch: Images predicted together.
     """
     fakes = select_fit(frames.dataset, fit, "valid").fakes["sample_id"].tolist()[:THRESHOLD_FAKES]
     truths, maps, regions = [], [], []
     condition = parse_condition("clean")
-    for start in range(0, len(fakes), BATCH):
+    for start in range(0, len(fakes), batch):
         events.check()
         examples = {}
-        for sample in fakes[start : start + BATCH]:
+        for sample in fakes[start : start + batch]:
             try:
                 examples[sample] = frames.example(sample)
             except DataError:
@@ -191,5 +223,5 @@ def valid_thresholds(fit: FitSlice, predict: Recall, frames: Frames, events: Eve
                 truths.append(example.truth)
                 maps.append(np.clip(outcome[0], 0, 1))
                 regions.append(np.ones(example.truth.shape, bool) if example.region is None else example.region)
-        events.progress("threshold", min(start + BATCH, len(fakes)), len(fakes))
+        events.progress("threshold", min(start + batch, len(fakes)), len(fakes))
     return choose_thresholds(np.stack(truths), np.stack(maps), np.stack(regions)) if maps else None

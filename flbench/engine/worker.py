@@ -15,7 +15,7 @@ from typing import Any
 
 from flbench.data.batches import Frames
 from flbench.data.dataset import read_dataset
-from flbench.engine.evaluate import run_cell
+from flbench.engine.evaluate import run_cell, shared_locators
 from flbench.engine.fit import make_fit
 from flbench.engine.inference import TORCH
 from flbench.engine.plan import Cell, Fit, Unit, unit_from_json
@@ -36,7 +36,7 @@ def run_unit(unit: Unit, dataset: Path, study: Study, runtime: Runtime, events: 
     """
     source = read_dataset(dataset)
     frames: dict[int, Frames] = {}
-    memory = Predictions()
+    memory = Predictions(shared_locators(unit.cells))
     unfitted: dict[str, str] = {}
     tested = {name for cell in unit.cells for name in cell.fits.values()}
     fits = {fit.id: fit for fit in unit.fits}

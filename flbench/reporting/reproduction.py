@@ -15,6 +15,7 @@ from flbench.protocol import fingerprint
 from flbench.record import Record, Value
 from flbench.reporting.cards import table
 from flbench.reporting.tables import Table
+from flbench.scoring.metrics import WORST
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,7 +123,9 @@ def hold_against(
     if scores is None or scores_again is None:
         notes.append("no per-image scores lie beside the record, so only what it holds itself was compared")
     else:
-        lines.append(_scores(scores, scores_again, limit))
+        unasked = set(WORST) - set(record.protocol.metrics)  # earlier versions measured them all the same
+        there, here = (frame.drop(columns=list(unasked & set(frame))) for frame in (scores, scores_again))
+        lines.append(_scores(there, here, limit))
     return Reproduction(
         cell=record.cell, tolerance=limit, lines=tuple(lines), elsewhere=tuple(elsewhere), notes=tuple(notes)
     )
