@@ -111,6 +111,12 @@ _job_options: list[Callable[[Command], Command]] = [
         help="What fitted networks predict with, held against torch on the first batch.",
     ),
     click.option("--wait", is_flag=True, help="Wait for another command that works on the same fit or cell."),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Give up a cell that shows no progress for so long, and go on with the others; default: never.",
+    ),
     shared.as_json,
 ]
 
@@ -147,7 +153,7 @@ def _plan(options: Mapping[str, Any], *, references: bool) -> Any:
     with console.progress() as progress:
         dataset = jobs.open_dataset(options["data"], options["profile"], progress=progress)
     plan = jobs.plan_run(dataset, found, chosen, seeds, request, references=references, lenient=everything)
-    machine = jobs.Machine(**{key: options[key] for key in ("device", "threads", "inference", "wait")})
+    machine = jobs.Machine(**{key: options[key] for key in ("device", "threads", "inference", "wait", "timeout")})
     return found, plan, machine
 
 

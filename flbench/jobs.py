@@ -161,12 +161,14 @@ class Machine:
         threads: CPU threads of each work unit; None: every usable core.
         inference: Engine that fitted networks predict with: "torch", "onnxruntime", "openvino" or "compile".
         wait: Wait for another command that works on the same fit or cell.
+        timeout: Seconds without progress after which what is being done is given up; None: never.
     """
 
     device: str = "auto"
     threads: int | None = None
     inference: str = "torch"
     wait: bool = False
+    timeout: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +249,7 @@ def carry_out(plan: Plan, study: Study, machine: Machine, watch: Callable[[Mappi
             inference=machine.inference,
             wait=machine.wait,
             watch=watch,
+            timeout=machine.timeout,
         )
     finally:
         costs.remember(plan, study, home())

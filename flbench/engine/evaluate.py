@@ -11,6 +11,7 @@ import pandas as pd
 from flbench.condition import CLEAN
 from flbench.data.batches import Frames
 from flbench.data.dataset import Dataset, select_test
+from flbench.engine.contained import contained
 from flbench.engine.fit import weights_digest
 from flbench.engine.gallery import ROWS, SLICES, joined, write_arrays
 from flbench.engine.inference import Inference, version_of, with_engine
@@ -63,7 +64,8 @@ def run_cell(
     try:
         if unfitted:
             raise MethodError(unfitted)
-        record = _evaluate(cell, frames, study, runtime, events, memory or Predictions())
+        with contained(cell.method.name):
+            record = _evaluate(cell, frames, study, runtime, events, memory or Predictions())
     except (DataError, MethodError) as error:
         record = draft(cell, frames.dataset, runtime, status="failed", reason=str(error))
     write_text(folder / RECORD, record.to_json())
@@ -117,9 +119,28 @@ def _evaluate(
         parameters=_parameters(cell, fits),
         fits=fits,
         results=results,
+        flags=_flags(scores, cell),
         timings=_timings(cell, fits, timer, before, memory),
-        inference=_inference(cell, runtime, memory),
+        circumstances=_inference(cell, runtime, memory) | _batch(cell, memory),
     )
+
+
+def _flags(scores: pd.DataFrame, cell: Cell) -> tuple[str, ...]:
+    """Return what a reader must know of the maps: made in another way than asked, or of one value each."""
+    fine = scores[scores["status"] == "ok"]
+    notes = fine.loc[fine["reason"] != "", "reason"].value_counts().sort_index()
+    flags = tuple(f"{count} of {len(scores)} images were {note}" for note, count in notes.items())
+    order = fine["pixel_auroc"].dropna()
+    if not cell.method.entry.reference and len(order) and (order == 0.5).all():
+        flags += ("flat: pixel AUROC is exactly one half on every fake, as for maps of one value",)
+    return flags
+
+
+def _batch(cell: Cell, memory: Predictions) -> dict[str, Any]:
+    """Return what a record says of batches that did not fit in memory: the largest that did."""
+    timers = [memory.timers.get(_locator_key(cell, test.fit)) for test in cell.protocol.test]
+    least = min((timer.batch for timer in timers if timer is not None and timer.batch), default=None)
+    return {} if least is None else {"batch": least}
 
 
 def _inference(cell: Cell, runtime: Runtime, memory: Predictions) -> dict[str, Any]:
@@ -255,21 +276,22 @@ def draft(
     parameters: int = 0,
     fits: Mapping[str, Mapping[str, Any]] | None = None,
     results: tuple[Result, ...] = (),
+    flags: tuple[str, ...] = (),
     timings: Mapping[str, float] | None = None,
-    inference: Mapping[str, Any] | None = None,
+    circumstances: Mapping[str, Any] | None = None,
 ) -> Record:
     """Return the record of a cell."""
     entry = cell.method.entry
     fits = fits or {}
     scoring = cell.protocol.scoring
     digests = {name: fit["weights"] for name, fit in fits.items() if fit["weights"]}
-    flags = [f"trial: at most {fit['cap']} steps on {name}" for name, fit in fits.items() if fit["cap"]]
-    flags += [f"collapsed on {name}: {fit['collapsed']}" for name, fit in fits.items() if fit["collapsed"]]
+    told = [f"trial: at most {fit['cap']} steps on {name}" for name, fit in fits.items() if fit["cap"]]
+    told += [f"collapsed on {name}: {fit['collapsed']}" for name, fit in fits.items() if fit["collapsed"]]
     return Record(
         cell=cell.id,
         status=status,
         reason=reason,
-        flags=tuple(flags),
+        flags=(*told, *flags),
         method=MethodInfo(
             name=cell.method.name,
             title=entry.title,
@@ -309,5 +331,5 @@ def draft(
         seed=cell.seed,
         results=results,
         timings=dict(timings or {}),
-        provenance={**runtime.provenance(), **(inference or {})},
+        provenance={**runtime.provenance(), **(circumstances or {})},
     )

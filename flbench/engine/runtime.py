@@ -32,6 +32,7 @@ class Events:
         self._send = send
         self.stopping = False
         self.what = ""
+        self._waits = False
 
     def progress(self, stage: str, done: int, total: int, note: str = "") -> None:
         """Tell how far a stage has come."""
@@ -40,6 +41,18 @@ class Events:
     def warn(self, text: str) -> None:
         """Tell something the user should know."""
         self._send({"event": "warning", "text": text})
+
+    def waits(self, why: str) -> None:
+        """Tell that another command is waited for: in words the first time, as a sign of life after that.
+
+        Raises:
+            Interrupted: The process was asked to stop.
+        """
+        self.check()
+        if not self._waits:
+            self.warn(f"waiting: {why}")
+        self._waits = True
+        self._send({"event": "waiting"})
 
     def cell(self, cell: str, status: str, reason: str) -> None:
         """Tell that a record is written."""

@@ -148,15 +148,17 @@ def score_image(label: str, example: Example, outcome: Outcome) -> dict[str, Any
         outcome: Map and score, or why there is none.
 
     Returns:
-        `status` and `reason`; if it is "ok", `score`, and for a fake the map metrics, for a real photo `false_alarm`.
+        `status` and `reason`, a note where all is well; if `status` is "ok", `score`, and for a fake the map metrics,
+        for a real photo `false_alarm`.
     """
     if isinstance(outcome, str):
-        return {"status": "error", "reason": outcome.removeprefix("error: ")}
-    fakeness, score = outcome
+        status, _, reason = outcome.partition(": ")
+        return {"status": status, "reason": reason}
+    fakeness, score, note = outcome
     if not np.isfinite(fakeness).all() or (score is not None and not np.isfinite(score)):
         return {"status": "bad_output", "reason": "NaN or infinity"}
     fakeness = np.clip(fakeness, 0, 1)[None]
-    values: dict[str, Any] = {"status": "ok", "reason": ""}
+    values: dict[str, Any] = {"status": "ok", "reason": note}
     values["score"] = float(top_score(fakeness)[0]) if score is None else score
     if label == "real":
         return values | {"false_alarm": float(false_alarm(fakeness)[0])}
