@@ -165,6 +165,8 @@ class Predictor:
             raise broken(f"fakeness has shape {tuple(fakeness.shape)}, expected {(count, height, width)}")
         if not fakeness.is_floating_point():
             raise broken(f"fakeness is {fakeness.dtype}, expected float32")
+        if fakeness.is_meta:
+            raise broken("fakeness is on meta, which holds no numbers")
         maps = fakeness.detach().to("cpu", torch.float32).numpy()
         finite = maps[np.isfinite(maps)]
         if finite.size and (finite.min() < -1e-6 or finite.max() > 1 + 1e-6):
