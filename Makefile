@@ -2,6 +2,7 @@
 #   make demo    fit a locator on made faces, test it across attributes, show the table
 #   make test    run the tests          make check   formatting, lint, types
 #   make fix     repair formatting      make bench   measure speed      make clean
+#   make faults  try every fault, and write docs/faults.md
 # PYTHON=python3.12 chooses the interpreter; VENV=folder another environment; ARGS=... goes to pytest.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.flbench-ready
 
-.PHONY: demo test check fix docs bench clean
+.PHONY: demo test check fix docs faults bench clean
 
 demo: $(READY)
 	@$(BIN)/flbench run --method fakelocator --protocol cross_attribute
@@ -28,6 +29,10 @@ fix: $(READY)
 	@$(BIN)/ruff format .
 
 docs: $(READY)
+	@$(BIN)/python docs/render.py
+
+faults: $(READY)
+	@$(BIN)/pytest tests/faults -p no:xdist --fault-report docs/faults.json $(ARGS)
 	@$(BIN)/python docs/render.py
 
 bench: $(READY)

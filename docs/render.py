@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import click
+import fault_table
 
 from flbench.cli import main
 from flbench.method_file import MethodEntry
@@ -184,9 +185,10 @@ def readme() -> str:
 README = HERE.parent / "README.md"
 RESULTS = HERE.parent / "leaderboards" / "synthfaces-mini" / "in_gan-v1"
 SHOWN = {"coss": 3, "psnr": 2, "ssim": 3, "acc": 3, "auroc": 3}
-TABLES = {"methods": method_table, "results": results_table}
+TABLES = {"methods": method_table, "results": results_table, "faults": fault_table.summary}
 PAGES = {
     "commands.md": commands,
+    "faults.md": fault_table.page,
     "methods.md": method_pages,
     "protocols.md": protocol_pages,
     "synthfaces.md": synthfaces,

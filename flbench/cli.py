@@ -9,6 +9,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,21 @@ _job_options: list[Callable[[Command], Command]] = [
         show_default=True,
         help="What fitted networks predict with, held against torch on the first batch.",
     ),
+    click.option(
+        "--precision",
+        type=click.Choice(["float32", "bfloat16", "float16"]),
+        default="float32",
+        show_default=True,
+        help="In which networks predict; halves are for GPUs. Fits are always float32.",
+    ),
+    click.option("--batch", type=click.IntRange(min=1), help="Images predicted together; default: by size and device."),
     click.option("--wait", is_flag=True, help="Wait for another command that works on the same fit or cell."),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Give up a cell that shows no progress for so long, and go on with the others; default: never.",
+    ),
     shared.as_json,
 ]
 
@@ -147,7 +162,7 @@ def _plan(options: Mapping[str, Any], *, references: bool) -> Any:
     with console.progress() as progress:
         dataset = jobs.open_dataset(options["data"], options["profile"], progress=progress)
     plan = jobs.plan_run(dataset, found, chosen, seeds, request, references=references, lenient=everything)
-    machine = jobs.Machine(**{key: options[key] for key in ("device", "threads", "inference", "wait")})
+    machine = jobs.Machine(**{field.name: options[field.name] for field in fields(jobs.Machine)})
     return found, plan, machine
 
 

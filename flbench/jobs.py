@@ -12,7 +12,7 @@ from flbench.data.dataset import Dataset, read_dataset
 from flbench.data.parsers import FolderParser, OnnxParser, Parser, parser_from
 from flbench.data.parsing import Filled, fill_parsing
 from flbench.engine import costs
-from flbench.engine.local import run_plan, usable_cores
+from flbench.engine.local import Machine, run_plan, usable_cores
 from flbench.engine.plan import Plan, Request, make_plan, prepare
 from flbench.errors import UsageError, suggest
 from flbench.files import write_json, write_text
@@ -153,23 +153,6 @@ def report_dataset(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
-    """Where a plan runs.
-
-    Attributes:
-        device: "auto", "cpu", "cuda"...
-        threads: CPU threads of each work unit; None: every usable core.
-        inference: Engine that fitted networks predict with: "torch", "onnxruntime", "openvino" or "compile".
-        wait: Wait for another command that works on the same fit or cell.
-    """
-
-    device: str = "auto"
-    threads: int | None = None
-    inference: str = "torch"
-    wait: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What a run left behind.
 
@@ -237,17 +220,8 @@ def carry_out(plan: Plan, study: Study, machine: Machine, watch: Callable[[Mappi
     Raises:
         FlbenchError: A unit could not be carried out; what is finished is kept.
     """
-    threads = machine.threads or usable_cores()
     try:
-        run_plan(
-            plan,
-            study,
-            device=machine.device,
-            threads=threads,
-            inference=machine.inference,
-            wait=machine.wait,
-            watch=watch,
-        )
+        run_plan(plan, study, machine, watch)
     finally:
         costs.remember(plan, study, home())
     from flbench.reporting.study_figures import draw_panels
@@ -263,7 +237,7 @@ def carry_out(plan: Plan, study: Study, machine: Machine, watch: Callable[[Mappi
 
 def estimate_run(plan: Plan, study: Study, machine: Machine) -> costs.Estimate:
     """Say how much of a plan is left and, from what was measured here before, how long it will take."""
-    where = costs.place(machine.device, machine.threads or usable_cores())
+    where = costs.place(machine.device, machine.cores)
     return costs.estimate(plan, study, where, home())
 
 

@@ -251,7 +251,7 @@ def _see(path: Path, name: str, into: Path, predict: Predictor, size: int | None
     if not isinstance(outcome, str) and not (np.isfinite(outcome[0]).all() and np.isfinite(outcome[1] or 0)):
         outcome = "error: NaN or infinity"
     if isinstance(outcome, str):
-        return Seen(image=str(path), width=width, height=height, reason=outcome.removeprefix("error: "))
+        return Seen(image=str(path), width=width, height=height, reason=outcome.partition(": ")[2])
     fakeness = np.clip(outcome[0], 0, 1)
     score = float(top_score(fakeness[None])[0]) if outcome[1] is None else outcome[1]
     own = enlarged(fakeness, (height, width))

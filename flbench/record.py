@@ -183,8 +183,9 @@ class Record(_Model):
         seed: Seed of the fit.
         results: A result per test slice and condition.
         timings: Seconds: `fit_s`, `predict_s`, `score_s`, `s_per_image`; not part of the digest.
-        provenance: Versions, commit and dirty flag, platform, device, threads, time, and `inference` where another
-            engine than eager torch ran the network: its name, version and deviation; not part of the digest.
+        provenance: Versions, commit and dirty flag, platform, device, threads, time; `inference` where another engine
+            than eager torch ran the network: its name, version and deviation; `batch` where a batch did not fit in
+            memory: the largest that did. Not part of the digest.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)

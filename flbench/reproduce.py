@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from flbench import registry
 from flbench.data.dataset import Dataset
-from flbench.engine.local import run_plan, usable_cores
+from flbench.engine.local import Machine, run_plan
 from flbench.engine.plan import Plan, Request, make_plan
 from flbench.errors import RunError, UsageError, suggest
 from flbench.files import write_json
@@ -37,17 +37,13 @@ class Setting:
         protocol: As written, the same as the record's.
         method: With the same options.
         request: Mapping, region, added conditions and limits of the record.
-        device: "cpu", "cuda" or "mps".
-        threads: CPU threads.
-        inference: Engine that fitted networks predict with.
+        machine: Where and how, as the record was made.
     """
 
     protocol: Protocol
     method: MethodChoice
     request: Request
-    device: str
-    threads: int
-    inference: str
+    machine: Machine
 
 
 def find_record(text: str, study: Path) -> tuple[Record, Path]:
@@ -77,7 +73,7 @@ def find_record(text: str, study: Path) -> tuple[Record, Path]:
 def set_up(
     record: Record, *, protocol: str = "", method: str = "", device: str = "", threads: int | None = None
 ) -> Setting:
-    """Return what a record asks for: method with options, protocol, request, device and threads.
+    """Return what a record asks for: method with options, protocol, request and machine.
 
     Args:
         record: What is to be reproduced.
@@ -110,10 +106,14 @@ def set_up(
         protocol=here,
         method=_method(record, method),
         request=request,
-        device=device
-        or next((kind for kind in ("cpu", "mps") if str(made.get("device", "")).startswith(kind)), "cuda"),
-        threads=threads or made.get("threads") or usable_cores(),
-        inference=made.get("inference", {}).get("engine", "torch"),
+        machine=Machine(
+            device=device
+            or next((kind for kind in ("cpu", "mps") if str(made.get("device", "")).startswith(kind)), "cuda"),
+            threads=threads or made.get("threads"),
+            inference=made.get("inference", {}).get("engine", Machine.inference),
+            precision=made.get("precision", Machine.precision),
+            batch=made.get("batch"),
+        ),
     )
 
 
@@ -225,15 +225,7 @@ def run_again(plan: Plan, study: Study, setting: Setting, watch: Callable[[Mappi
     Raises:
         FlbenchError: It could not be carried out.
     """
-    run_plan(
-        plan,
-        study,
-        device=setting.device,
-        threads=setting.threads,
-        inference=setting.inference,
-        wait=False,
-        watch=watch,
-    )
+    run_plan(plan, study, setting.machine, watch)
     again = study.record(plan.cells[0].id)
     if again is None:
         raise RunError(f"{plan.cells[0].id} has no record", hint=f"see {study.folder}/log.txt")

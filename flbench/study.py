@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,8 +100,13 @@ class Study:
         return read_scores(self.cell_folder(cell), hint="run the cell again")
 
     @contextmanager
-    def lock(self, name: str, *, wait: bool = False) -> Iterator[None]:
+    def lock(self, name: str, *, wait: bool = False, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
         """Hold a lock of this study, so that two commands never work on the same fit or cell.
+
+        Args:
+            name: Of a fit or cell.
+            wait: Wait for it as long as it takes.
+            waiting: Called every few seconds of that, with who holds it.
 
         Raises:
             RunError: Another process holds it and `wait` is false; names the process, its host and since when.
@@ -112,12 +117,17 @@ class Study:
         make_folder(folder)
         owner = folder / f"{name}.json"
         lock = FileLock(folder / f"{name}.lock")
-        try:
-            lock.acquire(timeout=-1 if wait else GRACE_SECONDS)
-        except Timeout:
-            raise RunError(f"{self.folder} is in use{_holder(owner)}", hint="wait for it with --wait") from None
-        except OSError as error:
-            raise storage_error(error, folder) from error
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=GRACE_SECONDS)
+            except Timeout:
+                held = f"{self.folder} is in use{_holder(owner)}"
+                if not wait:
+                    raise RunError(held, hint="wait for it with --wait") from None
+                if waiting is not None:
+                    waiting(held)
+            except OSError as error:
+                raise storage_error(error, folder) from error
         try:
             who = {
                 "pid": os.getpid(),

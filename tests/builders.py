@@ -76,14 +76,14 @@ def run_units_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let work units run in this process, where a test can reach them and torch is imported already."""
     from flbench.engine import local
     from flbench.engine.plan import unit_from_json
-    from flbench.engine.runtime import Events, Runtime
-    from flbench.engine.worker import run_unit
+    from flbench.engine.runtime import Events
+    from flbench.engine.worker import run_unit, runtime_of
     from flbench.study import Study
 
     def run(job: Mapping[str, Any], unit: object, watch: Callable[[Mapping[str, Any]], None]) -> None:
         del unit
         told = json.loads(json.dumps(job))
-        runtime = Runtime.set_up(told["device"], told["threads"], told["inference"])
+        runtime = runtime_of(told)
         study = Study(Path(told["study"]))
         run_unit(unit_from_json(told["unit"]), Path(told["dataset"]), study, runtime, Events(watch), wait=told["wait"])
 

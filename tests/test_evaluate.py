@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from flbench.data.batches import Frames
 from flbench.data.dataset import Dataset
-from flbench.engine import evaluate, slices
+from flbench.engine import evaluate
 from flbench.engine.evaluate import run_cell
 from flbench.engine.plan import Cell, Request, make_plan
 from flbench.engine.runtime import Events, Runtime
@@ -29,9 +30,11 @@ def planned(dataset: Dataset, protocol: str = "in_gan", method: str = "zeros", *
     return make_plan(dataset, asked, [0], Request(**request)).cells[0]
 
 
-def evaluated(dataset: Dataset, study: Study, cell: Cell, events: Events = QUIET) -> Record:
+def evaluated(
+    dataset: Dataset, study: Study, cell: Cell, events: Events = QUIET, *, batch: int | None = None
+) -> Record:
     frames = Frames(dataset, size=int(cell.protocol.size), region=cell.region)
-    return run_cell(cell, frames, study, RUNTIME, events)
+    return run_cell(cell, frames, study, replace(RUNTIME, batch=batch), events)
 
 
 class Scripted(Locator):
@@ -211,18 +214,15 @@ def test_a_missing_slice_marks_the_record(tmp_path: Path) -> None:
     assert record.protocol.missing == ("brown_hair", "smile")
 
 
-def test_the_oracle_is_perfect_and_scores_do_not_depend_on_the_batch(
-    boxes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_oracle_is_perfect_and_scores_do_not_depend_on_the_batch(boxes: Dataset, tmp_path: Path) -> None:
     record = evaluated(boxes, Study(tmp_path / "o"), planned(boxes, "cross_attribute", "oracle"))
     assert all(r.metrics["coss"].value == pytest.approx(1) for r in record.results)
     assert all(r.metrics["psnr"].value == 100 for r in record.results)
     tables = []
     for size in (1, 7, 64):
-        monkeypatch.setattr(slices, "BATCH", size)
         study = Study(tmp_path / str(size))
         cell = planned(boxes, "in_gan", "ones")
-        evaluated(boxes, study, cell)
+        evaluated(boxes, study, cell, batch=size)
         tables.append(study.scores(cell.id))
     for table in tables[1:]:
         np.testing.assert_allclose(

@@ -11,18 +11,27 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from torch import Tensor
+from torch import Tensor, nn
 
 from flbench.cli import main
 from flbench.data.dataset import Dataset
 from flbench.engine import inference
-from flbench.engine.inference import ENGINES, TORCH, Inference, check_engine, with_engine
+from flbench.engine.inference import (
+    ENGINES,
+    TORCH,
+    Inference,
+    check_engine,
+    check_precision,
+    in_channels_last,
+    with_engine,
+)
 from flbench.engine.runtime import Runtime
 from flbench.errors import MethodError, UsageError
-from flbench.locator import NeuralLocator
+from flbench.locator import NeuralLocator, Prediction, Recipe
 from flbench.methods.gradcam import GradCam
 from flbench.methods.ones import Ones
 from flbench.methods.y_autoencoder import YAutoencoder
+from flbench.registry import choose_method, load_method
 from flbench.study import Study
 
 CPU = torch.device("cpu")
@@ -138,3 +147,75 @@ def test_a_run_by_another_engine_scores_the_same_and_its_record_says_so(boxes: D
     one, two = (Study(tmp_path / engine).scores(mine["cell"]).set_index("sample_id") for engine in records)
     for column in ("score", "coss", "ssim", "mae"):
         np.testing.assert_allclose(one[column], two[column], atol=1e-4, rtol=0)
+
+
+class Net(nn.Module):
+    """A convolution, then what may or may not count on the order of its output in memory."""
+
+    def __init__(self, *, flat: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.flat = flat
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.conv(images)
+        return features.view(-1).view(features.shape).mean(1).sigmoid() if self.flat else features.mean(1).sigmoid()
+
+
+class Small(NeuralLocator):
+    title = "Small"
+
+    def __init__(self, *, flat: bool) -> None:
+        super().__init__(recipe=Recipe())
+        self.module = Net(flat=flat)
+
+    def build(self, *, pretrained: bool) -> nn.Module:
+        raise NotImplementedError
+
+    def loss(self, module: nn.Module, batch: object) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, module: nn.Module, images: Tensor) -> Prediction:
+        return Prediction(module(images))
+
+
+def test_weights_are_laid_as_convolutions_like_them_where_the_network_says_the_same() -> None:
+    safe, images = Small(flat=False), torch.rand(2, 3, 16, 16)
+    before = safe.predict(images).fakeness
+    assert in_channels_last(safe, 16, CPU)
+    assert safe.module is not None
+    assert safe.module.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(safe.predict(images).fakeness, before, atol=1e-6, rtol=0)
+
+
+def test_a_network_that_counts_on_the_usual_order_is_left_as_it_is() -> None:
+    flat, images = Small(flat=True), torch.rand(2, 3, 16, 16)
+    before = flat.predict(images).fakeness
+    assert not in_channels_last(flat, 16, CPU)
+    assert flat.module is not None
+    assert flat.module.conv.weight.is_contiguous()
+    assert torch.equal(flat.predict(images).fakeness, before)
+
+
+def test_what_is_no_network_has_no_layout() -> None:
+    assert not in_channels_last(load_method(choose_method("ela")), 16, CPU)
+
+
+def test_precisions_are_for_gpus_and_told_before_anything_runs() -> None:
+    check_precision("float32", torch.device("cpu"))
+    check_precision("bfloat16", torch.device("cuda"))
+    with pytest.raises(UsageError, match=r"precision float16 is for GPUs, the device is cpu"):
+        check_precision("float16", torch.device("cpu"))
+    with pytest.raises(UsageError, match="not known"):
+        check_precision("float8", torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("size", "device", "batch"),
+    [(64, "cpu", 16), (128, "cpu", 16), (224, "cpu", 5), (1024, "cpu", 1), (224, "mps", 64)],
+)
+def test_the_number_of_images_predicted_together_follows_from_size_and_device(
+    size: int, device: str, batch: int
+) -> None:
+    assert Runtime(torch.device(device), 1).batch_at(size) == batch
+    assert Runtime(torch.device(device), 1, batch=3).batch_at(size) == 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -240,6 +242,30 @@ def test_top_score_is_the_mean_of_the_highest_twentieth() -> None:
     with_one_hot_pixel = np.zeros((1, 10, 10), np.float32)
     with_one_hot_pixel[0, 2, 2] = 1.0
     assert top_score(with_one_hot_pixel)[0] == pytest.approx(1 / 5)
+
+
+@given(
+    st.sampled_from([5, 16, 97, 400]).flatmap(
+        lambda size: arrays(np.float32, size, elements=st.sampled_from([0.0, 0.25, 0.5, 1.0]) | unit)
+    ),
+    st.sampled_from([0.01, 0.05, 0.5, 1.0]),
+    st.sampled_from([1, 2, 16]),
+)
+def test_top_score_is_to_the_bit_that_of_a_whole_sort(values: np.ndarray, share: float, high: int) -> None:
+    """Also where the values that are looked at first, every sixteenth, are the highest or the lowest of all."""
+    for map_ in (values, np.where(np.arange(len(values)) % high == 0, values, values / 4).astype(np.float32)):
+        keep = max(1, math.ceil(share * len(map_)))
+        expected = np.sort(map_)[-keep:].mean(dtype=np.float64)
+        assert top_score(map_[None, None], share)[0] == expected
+
+
+def test_only_what_is_asked_is_measured() -> None:
+    truth, prediction = some_maps(3, (2, 16, 16))
+    every = map_metrics(truth, prediction)
+    some = map_metrics(truth, prediction, asked=("ssim", "coss", "f1"))
+    assert list(some) == ["coss", "ssim"]
+    assert all((values == every[name]).all() for name, values in some.items())
+    assert map_metrics(truth, prediction, asked=()) == {}
 
 
 def test_false_alarm_counts_one_half() -> None:

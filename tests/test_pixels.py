@@ -234,3 +234,19 @@ def test_what_would_give_a_wrong_number_is_refused() -> None:
     for levels in ((0.2, 0.1), (0.1, 0.1), (0.1, 0.2, 0.3, 0.4)):
         with pytest.raises(ValueError, match="ascending"):
             pixels_of(maps[0], maps[0], None, levels)
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans(), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
+def test_only_what_is_asked_is_measured_and_counting_gives_what_ranking_gives(
+    seed: int, inside: bool, level: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    truth = rng.random((2, 6, 6)) * rng.integers(0, 2)
+    prediction = np.where(rng.random((2, 6, 6)) < 0.5, level, rng.random((2, 6, 6))).astype(np.float32)
+    region = rng.random((2, 6, 6)) < 0.5 if inside else None
+    every = pixel_metrics(truth, prediction, region)
+    for asked in (("f1",), ("iou", "f1", "coss"), ("pixel_ap",), ()):
+        some = pixel_metrics(truth, prediction, region, asked=asked)
+        assert set(some) == set(asked) & set(every)
+        for name, values in some.items():
+            np.testing.assert_array_equal(values, every[name])

@@ -198,7 +198,7 @@ def test_a_target_is_held_to_its_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("provenance", "device", "threads"),
     [
-        ({"device": "cpu, 3 threads", "threads": 3}, "cpu", 3),
+        ({"device": "cpu, 3 threads", "threads": 3, "batch": 5}, "cpu", 3),
         ({"device": "NVIDIA H100 80GB HBM3", "threads": 2}, "cuda", 2),
         ({"device": "mps, 8 threads", "threads": 8}, "mps", 8),
     ],
@@ -207,9 +207,10 @@ def test_device_and_threads_are_the_records(provenance: dict[str, object], devic
     record = make_record("zeros", make_scores(0.5), protocol=find_protocol("in_gan"))
     options = record.method.model_copy(update={"options": {}, "given": {}})
     record = record.model_copy(update={"provenance": provenance, "method": options})
-    setting = reproduce.set_up(record)
-    assert (setting.device, setting.threads, setting.inference) == (device, threads, "torch")
-    other = reproduce.set_up(record, device="cpu", threads=1)
+    machine = reproduce.set_up(record).machine
+    assert (machine.device, machine.threads, machine.inference) == (device, threads, "torch")
+    assert (machine.batch, machine.precision) == (provenance.get("batch"), "float32")
+    other = reproduce.set_up(record, device="cpu", threads=1).machine
     assert (other.device, other.threads) == ("cpu", 1)
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from flbench.condition import CLEAN
 from flbench.data.batches import Frames
 from flbench.data.dataset import Dataset, select_test
+from flbench.engine.contained import contained
 from flbench.engine.fit import weights_digest
 from flbench.engine.gallery import ROWS, SLICES, joined, write_arrays
 from flbench.engine.inference import Inference, in_channels_last, version_of, with_engine
@@ -20,7 +21,7 @@ from flbench.engine.predictions import Predictions, Recall, Timer
 from flbench.engine.predictor import Predictor
 from flbench.engine.runtime import Events, Runtime
 from flbench.engine.shards import Shard, Shards
-from flbench.engine.slices import Task, evaluate_slice
+from flbench.engine.slices import FLAT, Task, evaluate_slice
 from flbench.errors import DataError, MethodError
 from flbench.files import atomic_write, make_folder, write_text
 from flbench.locator import Locator
@@ -64,7 +65,8 @@ def run_cell(
     try:
         if unfitted:
             raise MethodError(unfitted)
-        record = _evaluate(cell, frames, study, runtime, events, memory or Predictions())
+        with contained(cell.method.name):
+            record = _evaluate(cell, frames, study, runtime, events, memory or Predictions())
     except (DataError, MethodError) as error:
         record = draft(cell, frames.dataset, runtime, status="failed", reason=str(error))
     write_text(folder / RECORD, record.to_json())
@@ -119,15 +121,28 @@ def _evaluate(
         parameters=_parameters(cell, fits),
         fits=fits,
         results=results,
+        flags=_flags(scores, cell),
         timings=_timings(cell, fits, timer, before, memory),
-        inference=_inference(cell, runtime, memory),
+        circumstances=_inference(cell, runtime, memory),
     )
+
+
+def _flags(scores: pd.DataFrame, cell: Cell) -> tuple[str, ...]:
+    """Return what a reader must know of the maps: made in another way than asked, or of one value each."""
+    fine = scores[scores["status"] == "ok"]
+    notes = fine.loc[~fine["reason"].isin(["", FLAT]), "reason"].value_counts().sort_index()
+    flags = tuple(f"{count} of {len(scores)} images were {note}" for note, count in notes.items())
+    fakes = fine[fine["label"] == "fake"]
+    if not cell.method.entry.reference and len(fakes) and (fakes["reason"] == FLAT).all():
+        flags += ("flat: the map of every fake is one value",)
+    return flags
 
 
 def _inference(cell: Cell, runtime: Runtime, memory: Predictions) -> dict[str, Any]:
     """Return what a record says of how its networks were run; what is no network is always run by eager torch."""
     keys = {_locator_key(cell, test.fit) for test in cell.protocol.test}
-    said: dict[str, Any] = {"batch": runtime.batch_at(int(cell.protocol.size))}
+    fitted = [memory.timers[key].batch for key in keys & set(memory.timers)]  # batches that did not fit in memory
+    said: dict[str, Any] = {"batch": min([runtime.batch_at(int(cell.protocol.size)), *filter(None, fitted)])}
     if keys & memory.channels_last:
         said["layout"] = "channels last"
     found = [memory.engines[key].deviation for key in sorted(keys & set(memory.engines))]
@@ -269,21 +284,22 @@ def draft(
     parameters: int = 0,
     fits: Mapping[str, Mapping[str, Any]] | None = None,
     results: tuple[Result, ...] = (),
+    flags: tuple[str, ...] = (),
     timings: Mapping[str, float] | None = None,
-    inference: Mapping[str, Any] | None = None,
+    circumstances: Mapping[str, Any] | None = None,
 ) -> Record:
     """Return the record of a cell."""
     entry = cell.method.entry
     fits = fits or {}
     scoring = cell.protocol.scoring
     digests = {name: fit["weights"] for name, fit in fits.items() if fit["weights"]}
-    flags = [f"trial: at most {fit['cap']} steps on {name}" for name, fit in fits.items() if fit["cap"]]
-    flags += [f"collapsed on {name}: {fit['collapsed']}" for name, fit in fits.items() if fit["collapsed"]]
+    told = [f"trial: at most {fit['cap']} steps on {name}" for name, fit in fits.items() if fit["cap"]]
+    told += [f"collapsed on {name}: {fit['collapsed']}" for name, fit in fits.items() if fit["collapsed"]]
     return Record(
         cell=cell.id,
         status=status,
         reason=reason,
-        flags=tuple(flags),
+        flags=(*told, *flags),
         method=MethodInfo(
             name=cell.method.name,
             title=entry.title,
@@ -323,5 +339,5 @@ def draft(
         seed=cell.seed,
         results=results,
         timings=dict(timings or {}),
-        provenance={**runtime.provenance(), **(inference or {})},
+        provenance={**runtime.provenance(), **(circumstances or {})},
     )

@@ -1,24 +1,27 @@
 """The engine for one machine: each work unit in a fresh process, one after the other.
 
-This side imports no torch, so a command whose work is done answers at once.
+This side imports no torch, so a command whose work is done answers at once. A unit whose process dies is started again
+without the cells that have a record by then; what is at fault is the cell that was being worked on.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import IO, Any, cast
+from collections import Counter
+from collections.abc import Callable, Container, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from flbench.engine.plan import Plan, Unit, unit_to_json
+from flbench.engine.plan import Plan, Unit, is_done, unit_to_json
+from flbench.engine.process import Died, converse
 from flbench.errors import FlbenchError, Interrupted, RunError
-from flbench.study import Study
+from flbench.study import LOG, Study
 
 Watch = Callable[[Mapping[str, Any]], None]
+
+RETRIES = 2
+"""How often a process that was killed is started again for one cell: memory may have been short for a moment."""
 
 
 class WorkError(FlbenchError):
@@ -36,100 +39,105 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def run_plan(plan: Plan, study: Study, *, device: str, threads: int, inference: str, wait: bool, watch: Watch) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where and how a plan runs.
+
+    Attributes:
+        device: "auto", "cpu", "cuda"...
+        threads: CPU threads of each work unit; None: every usable core.
+        inference: Engine that fitted networks predict with: "torch", "onnxruntime", "openvino" or "compile".
+        precision: In which networks predict: "float32", on GPUs also "bfloat16" or "float16".
+        batch: Images predicted together; None: found from the device and their size.
+        wait: Wait for another command that works on the same fit or cell.
+        timeout: Seconds without progress after which what is being done is given up; None: never.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    inference: str = "torch"
+    precision: str = "float32"
+    batch: int | None = None
+    wait: bool = False
+    timeout: float | None = None
+
+    @property
+    def cores(self) -> int:
+        """CPU threads of each work unit."""
+        return self.threads or usable_cores()
+
+
+def run_plan(plan: Plan, study: Study, machine: Machine, watch: Watch) -> None:
     """Carry out what is left of a plan; what is done already is not touched.
 
     Args:
         plan: What must run.
         study: Where results go.
-        device: "auto", "cpu", "cuda"...
-        threads: CPU threads of each work unit.
-        inference: Engine that fitted networks predict with.
-        wait: Wait for another command that works on the same fit or cell.
+        machine: Where and how.
         watch: Called with every event of the units.
 
     Raises:
         WorkError: A unit could not be carried out.
-        RunError: A unit was killed.
+        RunError: A unit's process died, and there is no cell to blame.
         Interrupted: Ctrl+C or SIGTERM.
     """
     for unit in plan.open(study):
         job = {
-            "unit": unit_to_json(unit),
             "dataset": str(plan.dataset.folder.resolve()),
             "study": str(study.folder.resolve()),
-            "device": device,
-            "threads": threads,
-            "inference": inference,
-            "wait": wait,
+            **asdict(machine),
+            "threads": machine.cores,
         }
-        _run(job, unit, watch)
+        _settle(job, unit, study, watch)
+
+
+def _settle(job: Mapping[str, Any], unit: Unit, study: Study, watch: Watch) -> None:
+    """Run a unit until each of its cells has a record; one that its process dies of is given up and gets a failed one.
+
+    Raises:
+        RunError: The process died, and there is no cell to blame.
+    """
+    settled: set[str] = set()
+    given_up: dict[str, str] = {}
+    deaths: Counter[str] = Counter()
+
+    def heard(event: Mapping[str, Any]) -> None:
+        if event["event"] == "cell":
+            settled.add(event["cell"])
+        watch(event)
+
+    left = unit
+    while left.cells or left.fits:
+        try:
+            _run({**job, "unit": unit_to_json(left), "given_up": given_up}, left, heard)
+            return
+        except Died as death:
+            left = _left(left, settled, study)
+            cell = next((cell.id for cell in left.cells if cell.id not in given_up), "")
+            deaths[cell] += 1
+            if death.passing and deaths[cell] <= RETRIES:
+                watch({"event": "warning", "text": f"the process for {_methods(unit)} {death}; it is tried again"})
+            elif cell:
+                given_up[cell] = f"the process {death}"
+            elif left.cells or not unit.cells:
+                raise RunError(f"the process for {_methods(unit)} {death}", hint=f"see {job['study']}/{LOG}") from death
+
+
+def _left(unit: Unit, settled: Container[str], study: Study) -> Unit:
+    """Return a unit without the cells that have their record, and without the fits that only these need."""
+    cells = tuple(c for c in unit.cells if c.id not in settled and not is_done(study.record(c.id)))
+    needed = {fit for cell in cells for fit in cell.fits.values()}
+    return replace(unit, cells=cells, fits=tuple(f for f in unit.fits if f.id in needed or not unit.cells))
+
+
+def _methods(unit: Unit) -> str:
+    return ", ".join(sorted({fit.method.name for fit in unit.fits} | {cell.method.name for cell in unit.cells}))
 
 
 def _run(job: Mapping[str, Any], unit: Unit, watch: Watch) -> None:
     """Start a unit's process, pass its events on, and explain how it ended."""
-    command = [sys.executable, "-P", "-m", "flbench.engine.worker"]
-    failure: dict[str, Any] = {}
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        start_new_session=True,  # Ctrl+C reaches this side only, which asks the unit to stop
-    )
-    with process, _stops(process):
-        stdin, stdout, stderr = (cast(IO[str], f) for f in (process.stdin, process.stdout, process.stderr))
-        with suppress(BrokenPipeError):  # it ended at once; its exit code and last words tell why
-            stdin.write(json.dumps(job))
-            stdin.close()
-        for line in stdout:
-            event = json.loads(line)
-            if event["event"] == "error":
-                failure = event
-            else:
-                watch(event)
-        words = stderr.read().strip().splitlines()
-        code = process.wait()
+    failure = converse(job, watch)
+    if failure and failure["exit"] == Interrupted.exit_code:
+        raise Interrupted(failure["message"], hint=failure["hint"])
     if failure:
-        if failure["exit"] == Interrupted.exit_code:
-            raise Interrupted(failure["message"], hint=failure["hint"])
         raise WorkError(failure["message"], hint=failure["hint"], exit_code=failure["exit"])
-    if code < 0:
-        names = {fit.method.name for fit in unit.fits} | {cell.method.name for cell in unit.cells}
-        what = ", ".join(sorted(names))
-        memory = " (out of memory?)" if -code == signal.SIGKILL else ""
-        raise RunError(
-            f"the process for {what} was killed by signal {-code}{memory}",
-            hint="nothing finished was lost; run the same command again",
-        )
-    if code:
-        raise RunError(
-            f"a work unit ended with code {code}{': ' + words[-1] if words else ''}",
-            hint=f"see {job['study']}/log.txt",
-        )
-
-
-@contextmanager
-def _stops(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Turn Ctrl+C and SIGTERM into a clean stop of the process; a second one ends it at once."""
-    asked = 0
-
-    def stop(*_: object) -> None:
-        nonlocal asked
-        asked += 1
-        if process.poll() is None:
-            if asked == 1:
-                process.terminate()
-            else:
-                process.kill()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if asked and process.returncode is not None and process.returncode <= 0:
-            raise Interrupted("stopped; what is finished is kept", hint="run the same command again to go on")

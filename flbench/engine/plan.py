@@ -291,9 +291,15 @@ def _file(name: str) -> str:
 
 
 def _units(fits: Mapping[str, Fit], cells: Sequence[Cell]) -> tuple[Unit, ...]:
-    """Group cells that share fits; what costs less than starting a process forms one unit: references, no fits."""
-    light = [cell for cell in cells if cell.method.entry.reference or not cell.fits]
-    lightly = {cell.id for cell in light}
+    """Group cells that share fits; what costs less than starting a process forms one unit: references, no fits.
+
+    A method of another distribution shares its process with no other, so that it can disturb none.
+    """
+    light: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if cell.method.entry.reference or not cell.fits:
+            light.setdefault(_guest(cell), []).append(cell)
+    lightly = {cell.id for members in light.values() for cell in members}
     group_of: dict[str, int] = {}
     groups: dict[int, list[Cell]] = {}
     for number, cell in enumerate(cells):
@@ -303,7 +309,13 @@ def _units(fits: Mapping[str, Fit], cells: Sequence[Cell]) -> tuple[Unit, ...]:
         members = [member for old in joined for member in groups.pop(old)] + [cell]
         groups[number] = members
         group_of |= {fit: number for member in members for fit in member.fits.values()}
-    return tuple(_unit(fits, members) for members in (*groups.values(), light) if members)
+    return tuple(_unit(fits, members) for members in (*groups.values(), *light.values()))
+
+
+def _guest(cell: Cell) -> str:
+    """Return the name of a method that came with another distribution, "" for one of flbench's own."""
+    entry = cell.method.entry
+    return "" if entry.module.startswith("flbench.methods.") else entry.name
 
 
 def _unit(fits: Mapping[str, Fit], cells: Sequence[Cell]) -> Unit:

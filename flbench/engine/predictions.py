@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +20,23 @@ from flbench.engine.inference import Inference
 LIMIT = 1 << 29
 """Bytes of maps kept in memory, at most; beyond it the longest unused is predicted again."""
 
-Outcome = tuple[np.ndarray, float | None] | str
-"""Map and score of an image, or why there is none."""
+
+class Answer(NamedTuple):
+    """What a locator says of an image.
+
+    Attributes:
+        fakeness: float32 (S, S).
+        score: Probability that the image is fake; None: it follows from the map.
+        note: What a reader must know of how it came about, else "".
+    """
+
+    fakeness: np.ndarray
+    score: float | None
+    note: str = ""
+
+
+Outcome = Answer | str
+"""Map and score of an image, or why there is none, after its kind: "error: ", "oom: "."""
 
 Predict = Callable[[Sequence[Example], Sequence[str], str], list[Outcome]]
 """Examples, their names and that of their condition to outcomes."""
@@ -28,11 +44,12 @@ Predict = Callable[[Sequence[Example], Sequence[str], str], list[Outcome]]
 
 @dataclass
 class Timer:
-    """Seconds spent, and images seen."""
+    """Seconds spent, images seen, and the largest batch that fits in memory, if one did not."""
 
     predict_s: float = 0.0
     score_s: float = 0.0
     images: int = 0
+    batch: int | None = None
 
 
 Key = tuple[str, int, str, tuple[str, ...]]

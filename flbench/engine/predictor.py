@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from flbench.data.batches import Example, to_tensor
-from flbench.engine.predictions import Outcome, Timer
+from flbench.engine.contained import contained, out_of_memory
+from flbench.engine.predictions import Answer, Outcome, Timer
 from flbench.engine.runtime import Runtime
 from flbench.errors import FlbenchError, MethodError
 from flbench.files import raise_if_full, storing
@@ -20,6 +21,8 @@ from flbench.locator import Locator, Prediction, Reference, Replay, Unanswered
 
 FAILURES_IN_A_ROW = 5
 """A method that fails on this many images before it succeeds on one is stopped."""
+
+QUARTERED = "shown in quarters, since the whole image did not fit in memory"
 
 
 class Predictor:
@@ -45,7 +48,8 @@ class Predictor:
     def __call__(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> list[Outcome]:
         """Return map and score of every example, or the reason why there is none.
 
-        A batch that raises is tried again image by image, so that one bad image costs one row.
+        A batch that raises is tried again image by image, so that one bad image costs one row. One that does not fit
+        in memory is halved, and so are those after it; an image that does not fit alone is shown in quarters.
 
         Args:
             examples: Images with their ground truth, which only a reference row is shown.
@@ -53,23 +57,66 @@ class Predictor:
             condition: Name of the condition they are under.
 
         Raises:
-            MethodError: The output breaks the contract, or the first images all fail.
+            MethodError: The output breaks the contract, the method ends the process, or the first images all fail.
         """
         started = time.perf_counter()
-        try:
-            outcome = self._batch(examples, samples, condition)
-        except FlbenchError:
-            raise
-        except Exception:
-            outcome = [self._single(example, name, condition) for example, name in zip(examples, samples, strict=True)]
+        outcomes = self._in_pieces(examples, samples, condition)
         self.timer.predict_s += time.perf_counter() - started
         self.timer.images += len(examples)
-        return outcome
+        return outcomes
+
+    def _in_pieces(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        while len(outcomes) < len(examples):
+            piece = slice(len(outcomes), len(outcomes) + (self.timer.batch or len(examples)))
+            outcomes += self._piece(examples[piece], samples[piece], condition)
+        return outcomes
+
+    def _piece(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> list[Outcome]:
+        try:
+            return self._batch(examples, samples, condition)
+        except FlbenchError:
+            raise
+        except Exception as error:
+            full = out_of_memory(error)
+            if len(examples) == 1 and not full:
+                return [self._failed(error)]
+        if not full:
+            each = zip(examples, samples, strict=True)
+            return [self._piece([example], [name], condition)[0] for example, name in each]
+        self._release()  # the error is gone by now, and with it what it held
+        if len(examples) == 1:
+            return [self._quartered(examples[0], samples[0], condition)]
+        self.timer.batch = len(examples) // 2
+        return self._in_pieces(examples, samples, condition)
+
+    def _quartered(self, example: Example, sample: str, condition: str) -> Outcome:
+        """Return the answers for four quarters put together; a method that is told more than pixels has none."""
+        try:
+            if isinstance(self.locator, Reference | Replay):
+                raise MemoryError
+            found: list[list[Any]] = [
+                [
+                    self._batch([example._replace(image=part)], [sample], condition)[0]
+                    for part in np.array_split(half, 2, 1)
+                ]
+                for half in np.array_split(example.image, 2)
+            ]
+            scores = [answer.score for row in found for answer in row if answer.score is not None]
+            fakeness = np.block([[answer.fakeness for answer in row] for row in found])
+            return Answer(fakeness, max(scores, default=None), QUARTERED)
+        except Exception:  # whatever it was, a method that is shown the whole image would not have met it
+            self._release()
+            return "oom: the image does not fit in memory, whole or in quarters"
+
+    def _release(self) -> None:
+        if self.runtime.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _batch(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> list[Outcome]:
         images = to_tensor(np.stack([example.image for example in examples]), self.runtime.device)
         reasons: Mapping[int, str] = {}
-        with torch.inference_mode(), self.runtime.autocast():
+        with contained(self.name), torch.inference_mode(), self.runtime.autocast():
             try:
                 if isinstance(self.locator, Reference):
                     truth = torch.from_numpy(np.stack([example.truth for example in examples])).to(self.runtime.device)
@@ -82,25 +129,25 @@ class Predictor:
                 prediction, reasons = some.prediction, some.reasons
         maps, scores = self._checked(prediction, images)
         self._failures, self._succeeded = 0, True
-        answers = enumerate(zip(maps, scores, strict=True))
+        answers = enumerate(map(Answer, maps, scores))
         return [f"error: {reasons[place]}" if place in reasons else answer for place, answer in answers]
 
-    def _single(self, example: Example, sample: str, condition: str) -> Outcome:
-        try:
-            return self._batch([example], [sample], condition)[0]
-        except FlbenchError:
-            raise
-        except Exception as error:
-            raise_if_full(error, self.log)
-            with storing(self.log), self.log.open("a", encoding="utf-8") as file:
-                file.write(traceback.format_exc() + "\n")
-            self._failures += 1
-            if not self._succeeded and self._failures >= FAILURES_IN_A_ROW:
-                raise MethodError(
-                    f"method {self.name} fails on the first {self._failures} images: {type(error).__name__}: {error}",
-                    hint=f"the traceback is in {self.log}",
-                ) from error
-            return f"error: {type(error).__name__}: {error}"
+    def _failed(self, error: Exception) -> str:
+        """Keep the traceback of an image that raised, and return the reason.
+
+        Raises:
+            MethodError: None of the first images has an answer.
+        """
+        raise_if_full(error, self.log)
+        with storing(self.log), self.log.open("a", encoding="utf-8") as file:
+            file.write("".join(traceback.format_exception(error)) + "\n")
+        self._failures += 1
+        if not self._succeeded and self._failures >= FAILURES_IN_A_ROW:
+            raise MethodError(
+                f"method {self.name} fails on the first {self._failures} images: {type(error).__name__}: {error}",
+                hint=f"the traceback is in {self.log}",
+            ) from error
+        return f"error: {type(error).__name__}: {error}"
 
     def _checked(self, prediction: Any, images: torch.Tensor) -> tuple[np.ndarray, list[float | None]]:
         """Return maps and scores as numpy, after holding them to the contract."""
@@ -118,6 +165,8 @@ class Predictor:
             raise broken(f"fakeness has shape {tuple(fakeness.shape)}, expected {(count, height, width)}")
         if not fakeness.is_floating_point():
             raise broken(f"fakeness is {fakeness.dtype}, expected float32")
+        if fakeness.is_meta:
+            raise broken("fakeness is on meta, which holds no numbers")
         maps = fakeness.detach().to("cpu", torch.float32).numpy()
         finite = maps[np.isfinite(maps)]
         if finite.size and (finite.min() < -1e-6 or finite.max() > 1 + 1e-6):

@@ -41,6 +41,7 @@ class Events:
         self._send = send
         self.stopping = False
         self.what = ""
+        self._waits = False
 
     def progress(self, stage: str, done: int, total: int, note: str = "") -> None:
         """Tell how far a stage has come."""
@@ -49,6 +50,18 @@ class Events:
     def warn(self, text: str) -> None:
         """Tell something the user should know."""
         self._send({"event": "warning", "text": text})
+
+    def waits(self, why: str) -> None:
+        """Tell that another command is waited for: in words the first time, as a sign of life after that.
+
+        Raises:
+            Interrupted: The process was asked to stop.
+        """
+        self.check()
+        if not self._waits:
+            self.warn(f"waiting: {why}")
+        self._waits = True
+        self._send({"event": "waiting"})
 
     def cell(self, cell: str, status: str, reason: str) -> None:
         """Tell that a record is written."""
@@ -175,9 +188,10 @@ def _keep_memory() -> None:
     It gives large blocks back to the system at once, and the next step faults all their pages in again. Measured on
     CPUs: a step of a fit takes a sixth less time so, a forward pass a tenth, a blurred image two thirds.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    for setting, size in _KEPT_MEMORY.items() if mallopt is not None else ():
-        mallopt(setting, size)
+    mallopt: Any = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for setting, size in _KEPT_MEMORY.items():
+            mallopt(setting, size)
 
 
 def _version(name: str) -> str | None:

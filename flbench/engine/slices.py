@@ -27,6 +27,9 @@ from flbench.scoring.metrics import WORST, false_alarm, map_metrics, top_score
 from flbench.scoring.pixels import pixel_metrics
 
 TEXTS = ("test", "condition", "sample_id", "identity", "label", "status", "reason")
+FLAT = "a map of one value"
+"""Note on a fake whose map says the same of every pixel."""
+
 THRESHOLD_FAKES = 64
 """Fakes of the valid split on which a threshold is chosen, at most."""
 
@@ -175,19 +178,22 @@ def score_image(
         metrics: Metrics of a fake's map that are asked.
 
     Returns:
-        `status` and `reason`; if it is "ok", `score`, and for a fake the metrics of its map, for a real photo
-        `false_alarm`.
+        `status` and `reason`, a note where all is well; if `status` is "ok", `score`, and for a fake the metrics of
+        its map, for a real photo `false_alarm`.
     """
     if isinstance(outcome, str):
-        return {"status": "error", "reason": outcome.removeprefix("error: ")}
-    fakeness, score = outcome
+        status, _, reason = outcome.partition(": ")
+        return {"status": status, "reason": reason}
+    fakeness, score, note = outcome
     if not np.isfinite(fakeness).all() or (score is not None and not np.isfinite(score)):
         return {"status": "bad_output", "reason": "NaN or infinity"}
     fakeness = np.clip(fakeness, 0, 1)[None]
-    values: dict[str, Any] = {"status": "ok", "reason": ""}
+    values: dict[str, Any] = {"status": "ok", "reason": note}
     values["score"] = float(top_score(fakeness)[0]) if score is None else score
     if label == "real":
         return values | {"false_alarm": float(false_alarm(fakeness)[0])}
+    if fakeness.min() == fakeness.max():
+        values["reason"] = values["reason"] or FLAT
     region = None if example.region is None else example.region[None]
     pair = example.truth[None], fakeness, region
     found = map_metrics(*pair, asked=metrics) | pixel_metrics(*pair, asked=metrics)

@@ -1,6 +1,7 @@
 """Carry out one work unit in a process of its own: `python -m flbench.engine.worker`, the unit as JSON on stdin.
 
-Events go to the real standard output, one JSON document a line. Whatever the method itself prints goes to the log.
+Events go to the real standard output, one JSON document a line, `begin` first and `end` last. Whatever the method
+itself prints goes to the log.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from flbench.data.batches import Frames
 from flbench.data.dataset import read_dataset
+from flbench.engine.contained import Unheard, contained
 from flbench.engine.evaluate import run_cell, shared_locators
 from flbench.engine.fit import make_fit
-from flbench.engine.inference import TORCH
 from flbench.engine.plan import Cell, Fit, Unit, unit_from_json
 from flbench.engine.predictions import Predictions
 from flbench.engine.runtime import Events, Runtime
@@ -27,8 +30,26 @@ from flbench.registry import load_method
 from flbench.study import LOG, Study
 
 
-def run_unit(unit: Unit, dataset: Path, study: Study, runtime: Runtime, events: Events, *, wait: bool = False) -> None:
+def run_unit(
+    unit: Unit,
+    dataset: Path,
+    study: Study,
+    runtime: Runtime,
+    events: Events,
+    *,
+    wait: bool = False,
+    given_up: Mapping[str, str] | None = None,
+) -> None:
     """Make the cells of a unit, each as soon as its fits are made; what cannot be fitted fails its own cells only.
+
+    Args:
+        unit: What to do.
+        dataset: Folder of the data set.
+        study: Where results go.
+        runtime: Device.
+        events: Where progress goes.
+        wait: Wait for another command that works on the same fit or cell.
+        given_up: Cell to why it is not tried again: it ended this process before. It fails with this reason.
 
     Raises:
         Interrupted: The process was asked to stop.
@@ -38,6 +59,7 @@ def run_unit(unit: Unit, dataset: Path, study: Study, runtime: Runtime, events: 
     frames: dict[int, Frames] = {}
     memory = Predictions(shared_locators(unit.cells))
     unfitted: dict[str, str] = {}
+    given_up = given_up or {}
     tested = {name for cell in unit.cells for name in cell.fits.values()}
     fits = {fit.id: fit for fit in unit.fits}
 
@@ -46,9 +68,10 @@ def run_unit(unit: Unit, dataset: Path, study: Study, runtime: Runtime, events: 
 
     def make(fit: Fit) -> None:
         events.what = fit.method.name
-        with study.lock(fit.id, wait=wait):
+        with study.lock(fit.id, wait=wait, waiting=events.waits):
             try:
-                done = make_fit(fit, decoded(int(fit.protocol.size)), study, runtime, events)
+                with contained(fit.method.name):
+                    done = make_fit(fit, decoded(int(fit.protocol.size)), study, runtime, events)
             except FlbenchError as error:
                 if not isinstance(error, MethodError) or fit.id not in tested:
                     raise
@@ -61,13 +84,15 @@ def run_unit(unit: Unit, dataset: Path, study: Study, runtime: Runtime, events: 
         if fit.id not in tested:
             make(fit)
     for cell in unit.cells:
-        wanted = [] if _skipped(cell) else [name for name in cell.fits.values() if name not in unfitted]
+        idle = cell.id in given_up or _skipped(cell)
+        wanted = [] if idle else [name for name in cell.fits.values() if name not in unfitted]
         for name in wanted:
             if name in fits:
                 make(fits.pop(name))
         events.what = cell.method.name
-        reason = next((unfitted[name] for name in cell.fits.values() if name in unfitted), "")
-        with study.lock(cell.id, wait=wait):
+        reasons = [unfitted[name] for name in cell.fits.values() if name in unfitted]
+        reason = given_up.get(cell.id) or next(iter(reasons), "")
+        with study.lock(cell.id, wait=wait, waiting=events.waits):
             seen = decoded(int(cell.protocol.size)).with_region(cell.region)
             run_cell(cell, seen, study, runtime, events, memory=memory, unfitted=reason)
 
@@ -75,9 +100,20 @@ def run_unit(unit: Unit, dataset: Path, study: Study, runtime: Runtime, events: 
 def _skipped(cell: Cell) -> bool:
     """Return whether the method declines the protocol; one that cannot be loaded fails later, with its reason."""
     try:
-        return load_method(cell.method).skip(cell.protocol) is not None
+        with contained(cell.method.name):
+            return load_method(cell.method).skip(cell.protocol) is not None
     except MethodError:
         return False
+
+
+def runtime_of(job: Mapping[str, Any]) -> Runtime:
+    """Set this process up as a job asks.
+
+    Raises:
+        UsageError: Its device, engine or precision cannot be used here.
+    """
+    how = {name: job[name] for name in ("precision", "batch")}
+    return Runtime.set_up(job["device"], job["threads"], job["inference"], **how)
 
 
 def main() -> int:
@@ -90,16 +126,19 @@ def main() -> int:
         try:
             out.write(json.dumps(event) + "\n")
         except BrokenPipeError:  # nobody waits for this unit any more; no method may catch that
-            raise SystemExit(1) from None
+            raise Unheard(1) from None
 
     events = Events(send)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: setattr(events, "stopping", True))
     try:
         _log_to(study.folder / LOG)
-        runtime = Runtime.set_up(job["device"], job["threads"], job.get("inference", TORCH))
+        runtime = runtime_of(job)
         unit = unit_from_json(job["unit"])
-        run_unit(unit, Path(job["dataset"]), study, runtime, events, wait=job["wait"])
+        send({"event": "begin"})
+        given_up = job.get("given_up")
+        run_unit(unit, Path(job["dataset"]), study, runtime, events, wait=job["wait"], given_up=given_up)
+        send({"event": "end"})
     except FlbenchError as error:
         send({"event": "error", "message": error.message, "hint": error.hint, "exit": error.exit_code})
         return error.exit_code
@@ -124,5 +163,19 @@ def _log_to(path: Path) -> None:
         os.dup2(file.fileno(), 2)
 
 
+def _leave(code: int) -> NoReturn:
+    """End the process at once, whatever threads a method has left running in it."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        _leave(main())
+    except Unheard:
+        _leave(1)
+    except BaseException:
+        traceback.print_exc()
+        _leave(1)

@@ -166,7 +166,7 @@ def rank(pixels: Pixels, levels: int) -> list[Ranking]:
         levels: How many binarisation levels `pixels` was made with.
     """
     # Floats in [0, 1] are ordered as their bits are; sorting plain integers is several times faster than argsort.
-    keys = _descending(pixels.values.view(np.uint32) << _CODE_BITS | pixels.reached)
+    keys = _descending((pixels.values.view(np.uint32) << np.uint32(_CODE_BITS)) | pixels.reached)
     bits, reached = keys >> _CODE_BITS, keys & ((1 << _CODE_BITS) - 1)
     last = np.flatnonzero(np.append(bits[1:] != bits[:-1], len(bits) > 0))
     rankings = []

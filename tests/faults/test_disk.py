@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from builders import run_units_here
+from ledger import Observed, error_of
 from small_run import hold_whole, outcome, short_run
 
 from flbench.data.dataset import Dataset
@@ -57,11 +58,15 @@ def hold_one_line(err: str) -> None:
     assert "run the same command again" in line
 
 
+@pytest.mark.fault(59, "a limit on the size of files (RLIMIT_FSIZE)", kind="write")
 @pytest.mark.parametrize("limit", [2 * KIB, 24 * KIB], ids=["in-the-unit", "in-the-driver"])
-def test_59_a_limit_on_the_size_of_files(words: list[str], undisturbed: Path, tmp_path: Path, limit: int) -> None:
+def test_59_a_limit_on_the_size_of_files(
+    words: list[str], undisturbed: Path, tmp_path: Path, limit: int, observed: Observed
+) -> None:
     largest = max(path.stat().st_size for path in undisturbed.rglob("*"))
     assert largest > limit, "a file of the run is larger than the limit"
     done = start(words, tmp_path / "s", limit)
+    observed(done)
     assert done.returncode == 1, done.stderr
     hold_one_line(done.stderr)
     hold_whole(tmp_path / "s")
@@ -98,8 +103,13 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Resize]]:
         subprocess.run(["umount", str(folder)], check=True, capture_output=True)
 
 
+@pytest.mark.fault(57, "a disk that is really full, and grows a little each time", kind="write")
 def test_57_a_full_disk_of_any_size(
-    words: list[str], undisturbed: Path, disk: tuple[Path, Resize], monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    undisturbed: Path,
+    disk: tuple[Path, Resize],
+    monkeypatch: pytest.MonkeyPatch,
+    observed: Observed,
 ) -> None:
     """On a disk that grows a little each time, every run goes on a little further, until the last finishes."""
 
@@ -117,6 +127,7 @@ def test_57_a_full_disk_of_any_size(
         if done is None:
             break
         failed += 1
+        observed(error_of(done), 1, cases=failed)
         hold_one_line(done)
         hold_whole(study)
     assert failed >= 4, "the disk was full at several places"
@@ -134,9 +145,13 @@ def run_to(words: list[str], study: Path) -> str | None:
     return done.stderr if done.exit_code else None
 
 
-def test_57_a_full_disk_under_a_real_run(words: list[str], undisturbed: Path, disk: tuple[Path, Resize]) -> None:
+@pytest.mark.fault(57, "a full disk under a command with work units of its own", kind="write")
+def test_57_a_full_disk_under_a_real_run(
+    words: list[str], undisturbed: Path, disk: tuple[Path, Resize], observed: Observed
+) -> None:
     folder, resize = disk
     done = start(words, folder / "s")
+    observed(done)
     assert done.returncode == 1, done.stderr
     hold_one_line(done.stderr)
     hold_whole(folder / "s")

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import safetensors.torch
 from builders import flbench, run_units_here
+from ledger import Observed, error_of
 from safetensors import SafetensorError
 from small_run import hold_whole, outcome, short_run
 
@@ -124,7 +125,10 @@ def run(boxes: Dataset, tmp_path: Path) -> Run:
     return go
 
 
-def test_57_every_call_that_fails_is_one_line_and_costs_no_bit(run: Run, tmp_path: Path) -> None:
+@pytest.mark.fault(
+    57, "the k-th write, fsync, rename, new name or new folder fails, for every k of a run", kind="write"
+)
+def test_57_every_call_that_fails_is_one_line_and_costs_no_bit(run: Run, tmp_path: Path, observed: Observed) -> None:
     undisturbed = Disk()
     run(tmp_path / "0", undisturbed)
     expected = outcome(tmp_path / "0")
@@ -138,7 +142,8 @@ def test_57_every_call_that_fails_is_one_line_and_costs_no_bit(run: Run, tmp_pat
             break
         what = f"call {k}, a {undisturbed.calls[k - 1]}"
         said = run(study, disk, code=1)
-        (line,) = (line for line in said.splitlines() if line.startswith("error:"))
+        line = error_of(said)
+        observed(line, 1, cases=k)
         assert line.startswith("error: disk full while writing"), what
         assert "run the same command again" in line, what
         hold_whole(study)
@@ -147,8 +152,11 @@ def test_57_every_call_that_fails_is_one_line_and_costs_no_bit(run: Run, tmp_pat
         hold_whole(study)
 
 
+@pytest.mark.fault(57, "a method meets the full disk itself, while it is fitted and while it is tested", kind="write")
 @pytest.mark.parametrize("room", [fits, predictor], ids=["fit", "test"])
-def test_57_a_method_that_meets_a_full_disk_is_not_recorded_as_failed(run: Run, tmp_path: Path, room: Any) -> None:
+def test_57_a_method_that_meets_a_full_disk_is_not_recorded_as_failed(
+    run: Run, tmp_path: Path, room: Any, observed: Observed
+) -> None:
     """What a method writes itself, such as its words into the log, fails the run and not the method."""
     from flbench.methods.noise_residual import NoiseResidual
 
@@ -158,6 +166,7 @@ def test_57_a_method_that_meets_a_full_disk_is_not_recorded_as_failed(run: Run, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(NoiseResidual, "loss" if room is fits else "forward", refuse)
         said = run(tmp_path / "s", Disk(), code=1)
+    observed(error_of(said), 1)
     assert "error: disk full while writing words.txt in /somewhere" in said
     assert not list(tmp_path.glob("s/cells/*/run.json"))
     run(tmp_path / "s", Disk())
