@@ -21,9 +21,10 @@ from typing import Any, Literal
 from flbench.anonymous import without_home, without_names
 from flbench.engine.local import usable_cores
 from flbench.errors import DataError, FlbenchError
+from flbench.files import home
 from flbench.probing import Plugin, Seen, known_plugins, probe
 from flbench.record import read_record
-from flbench.study import RECORD, home
+from flbench.study import RECORD
 
 Progress = Callable[[str, int, int], object]
 

@@ -116,7 +116,7 @@ def evaluate(
     source = dataset if isinstance(dataset, Dataset) else read_dataset(Path(dataset))
     choice = _choice(made, name or _name_of(locator))
     (cell,) = make_plan(source, [(asked, [choice])], [0], request or Request()).cells
-    frames = Frames(source, size=int(cell.protocol.size), region=cell.region)
+    frames = Frames(source, size=int(cell.protocol.size), region=cell.region, on_disk=True)
     with _stored(study) as store, _undone(made, device, threads) as runtime, store.lock(cell.id):
         folder = store.cell_folder(cell.id)
         (folder / RECORD).unlink(missing_ok=True)

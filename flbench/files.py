@@ -15,6 +15,14 @@ from typing import Any
 from flbench.errors import RunError
 
 
+def home() -> Path:
+    """Return the user's cache folder: `FLBENCH_HOME`, or the platform's."""
+    from platformdirs import user_cache_path
+
+    given = os.environ.get("FLBENCH_HOME")
+    return Path(given).expanduser() if given else user_cache_path("flbench")
+
+
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
     """Turn whatever a failed write of `path` raises into one line.

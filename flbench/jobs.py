@@ -15,11 +15,11 @@ from flbench.engine import costs
 from flbench.engine.local import Machine, run_plan, usable_cores
 from flbench.engine.plan import Plan, Request, make_plan, prepare
 from flbench.errors import UsageError, suggest
-from flbench.files import write_json, write_text
+from flbench.files import home, write_json, write_text
 from flbench.protocol import Protocol
 from flbench.record import Record
 from flbench.registry import MethodChoice, choose_named, dataset_makers, load_maker, load_parser, reference_methods
-from flbench.study import Study, home
+from flbench.study import Study
 
 if TYPE_CHECKING:
     from flbench.reporting.agreement import Agreement

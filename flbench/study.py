@@ -36,14 +36,6 @@ GRACE_SECONDS = 5.0
 """How long a command waits for a lock without `--wait`: a process whose driver was killed needs a moment to notice."""
 
 
-def home() -> Path:
-    """Return the user's cache folder: `FLBENCH_HOME`, or the platform's."""
-    from platformdirs import user_cache_path
-
-    given = os.environ.get("FLBENCH_HOME")
-    return Path(given).expanduser() if given else user_cache_path("flbench")
-
-
 class Study:
     """The folder of fits and cells of one study.
 

@@ -28,6 +28,7 @@ CONTRACT = (
     "protocol",
     "recipe",
     "record",
+    "store",
     "targets",
 )
 FLOOR = dict.fromkeys(CONTRACT, 0) | {

@@ -87,7 +87,7 @@ def test_memory_is_bounded_by_the_cache(boxes: Dataset, monkeypatch: pytest.Monk
     frames = Frames(boxes, size=32)
     names = list(boxes.manifest["sample_id"])
     first = [frames.image(name).copy() for name in names]
-    assert len(frames._cache) == 5
+    assert len(frames._decoded) == 5
     for name, image in zip(names, first, strict=True):
         np.testing.assert_array_equal(frames.image(name), image)
 

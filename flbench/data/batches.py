@@ -20,11 +20,15 @@ from flbench.data.degradations import degrade
 from flbench.data.images import read_gray, read_image, read_parsing, resize, resize_classes
 from flbench.errors import DataError
 from flbench.locator import Batch
+from flbench.store import PixelStore
 
 _CLEAN = Condition()
 
 CACHE_BYTES = 1 << 30
-"""Decoded images kept in memory, at most; beyond it the longest unused is decoded again."""
+"""Decoded images kept in memory, at most, where they are not kept on disk; beyond it the longest unused goes."""
+
+MAPS_BYTES = 1 << 28
+"""Attention maps kept in memory, at most."""
 
 
 ROWS_KEPT = 1 << 13
@@ -46,9 +50,14 @@ class Example(NamedTuple):
 
 
 class _Cache:
-    """Arrays by name, at most `CACHE_BYTES` of them: the longest unused goes first."""
+    """Arrays by name, at most some bytes of them: the longest unused goes first.
 
-    def __init__(self) -> None:
+    Args:
+        most: Bytes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._arrays: OrderedDict[str, np.ndarray] = OrderedDict()
         self._held = 0
         self._lock = Lock()  # a thread may prepare a batch while another looks at one
@@ -67,7 +76,7 @@ class _Cache:
             if name not in self._arrays:
                 self._arrays[name] = array
                 self._held += array.nbytes
-            while self._held > CACHE_BYTES and len(self._arrays) > 1:
+            while self._held > self._most and len(self._arrays) > 1:
                 self._held -= self._arrays.popitem(last=False)[1].nbytes
         return array
 
@@ -79,16 +88,19 @@ class Frames:
         dataset: Where samples come from.
         size: Height and width in pixels to which every image is brought.
         region: Where regions come from: "parsing", "difference", or "" for none.
+        on_disk: Keep what is decoded in the cache folder, for other processes and later runs, and not in memory.
     """
 
-    def __init__(self, dataset: Dataset, *, size: int, region: str = "") -> None:
+    def __init__(self, dataset: Dataset, *, size: int, region: str = "", on_disk: bool = False) -> None:
         self.dataset = dataset
         self.size = size
         self.region_source = region
-        self._rows = dataset.manifest.set_index("sample_id")
+        self._places = {name: place for place, name in enumerate(dataset.manifest["sample_id"])}
         # Pandas takes longer to pick a row than numpy to degrade an image, and every condition asks again.
         self._row = lru_cache(maxsize=ROWS_KEPT)(self._picked)
-        self._cache = _Cache()
+        self._decoded = _Cache(CACHE_BYTES)
+        self._maps = _Cache(MAPS_BYTES)
+        self._stores = {kind: self._store(kind) for kind in ("image", "mask", "region")} if on_disk else {}
 
     def with_region(self, region: str) -> Frames:
         """Return the same decoded images with another source of regions."""
@@ -96,8 +108,20 @@ class Frames:
         other.region_source = region
         return other
 
+    def _store(self, kind: str) -> PixelStore:
+        shape = (self.size, self.size, 3) if kind == "image" else (self.size, self.size)
+        about = {"data set": self.dataset.fingerprint, "kind": kind, "size": self.size}
+        return PixelStore(about, len(self._places), shape)
+
     def _picked(self, sample: str) -> dict[str, str]:
-        return {str(column): str(value) for column, value in self._rows.loc[sample].items()}
+        return {str(column): str(value) for column, value in self.dataset.manifest.iloc[self._places[sample]].items()}
+
+    def _kept(self, kind: str, sample: str, files: Sequence[str], make: Callable[[], np.ndarray]) -> np.ndarray:
+        """Return what is decoded of a sample's files, uint8, from the store on disk or from memory; made if need be."""
+        store = self._stores.get(kind)
+        if store is None:
+            return self._decoded.get(f"{kind} {sample}", make)
+        return store.get(self._places[sample], [self.dataset.folder / path for path in files], make)
 
     def image(self, sample: str) -> np.ndarray:
         """Return the uint8 (S, S, 3) image of a sample.
@@ -105,8 +129,8 @@ class Frames:
         Raises:
             DataError: The file is missing or cannot be decoded.
         """
-        path = self.dataset.folder / self._row(sample)["image"]
-        return self._cache.get(f"image {sample}", lambda: resize(read_image(path), self.size))
+        path = self._row(sample)["image"]
+        return self._kept("image", sample, [path], lambda: resize(read_image(self.dataset.folder / path), self.size))
 
     def truth(self, sample: str) -> np.ndarray:
         """Return the float32 (S, S) ground truth: zeros, ones, a stored mask, or Eq. 4 on the resized pair.
@@ -118,18 +142,20 @@ class Frames:
         if row["label"] == "real":
             return np.zeros((self.size, self.size), np.float32)
         if row["mask"]:
-            return self._mask(row)
+            mask = self._kept("mask", sample, [row["mask"], row["image"]], lambda: self._mask(row))
+            gray = mask.astype(np.float32) / 255
+            return 1 - gray if self.dataset.about.mask_polarity == "fake_is_black" else gray
         if row["attribute"] == ENTIRE:
             return np.ones((self.size, self.size), np.float32)
-        return fakeness.fakeness_map(self.image(row["source"]), self.image(sample))
+        photo, image = self.image(row["source"]), self.image(sample)
+        return fakeness.fakeness_map(photo, image)
 
     def _mask(self, row: Mapping[str, str]) -> np.ndarray:
         mask = read_gray(self.dataset.folder / row["mask"])
         height, width = read_image(self.dataset.folder / row["image"]).shape[:2]
         if mask.shape != (height, width):
             raise DataError(f"mask_mismatch: mask {mask.shape[1]}x{mask.shape[0]}, image {width}x{height}")
-        gray = resize(np.repeat(mask[:, :, None], 3, axis=2), self.size)[:, :, 0].astype(np.float32) / 255
-        return 1 - gray if self.dataset.about.mask_polarity == "fake_is_black" else gray
+        return resize(np.repeat(mask[:, :, None], 3, axis=2), self.size)[:, :, 0]
 
     def region(self, sample: str) -> np.ndarray | None:
         """Return the bool (S, S) region of a fake, or None for a real image or whole-image scoring.
@@ -158,9 +184,9 @@ class Frames:
 
         def read() -> np.ndarray:
             maps = [resize_classes(read_parsing(self.dataset.folder / path), self.size) for path in paths]
-            return fakeness.region_of(row["attribute"], *maps)
+            return fakeness.region_of(row["attribute"], *maps).view(np.uint8)
 
-        return self._cache.get(f"region {sample}", read)
+        return self._kept("region", sample, paths, read).view(bool)
 
     def attention(self, sample: str) -> np.ndarray:
         """Return the float32 (S, S) face attention map; ones for a real image or without a parsing map."""
@@ -168,7 +194,7 @@ class Frames:
         region = None if row["label"] == "real" else self._parsed_region(sample)
         if region is None or not region.any():
             return np.ones((self.size, self.size), np.float32)
-        return self._cache.get(f"attention {sample}", lambda: fakeness.face_attention(region))
+        return self._maps.get(sample, lambda: fakeness.face_attention(region))
 
     def example(self, sample: str, condition: Condition = _CLEAN, *, recomputed: bool = False) -> Example:
         """Return the image of a sample under a condition, with its ground truth and region.
@@ -182,15 +208,15 @@ class Frames:
         Raises:
             DataError: Anything of it is missing or unreadable.
         """
-        image, truth, region = self.image(sample), self.truth(sample), self.region(sample)
+        image, region = self.image(sample), self.region(sample)
         if not condition.steps:
-            return Example(image, truth, region)
+            return Example(image, self.truth(sample), region)
         row = self._row(sample)
-        paired = recomputed and row["label"] == "fake" and not row["mask"] and row["attribute"] != ENTIRE
-        photo = self.image(row["source"]) if paired else None
-        made = degrade(condition, image, photo=photo, truth=truth, region=region, key=sample)
-        truth = made.truth if made.photo is None else fakeness.fakeness_map(made.photo, made.image)
-        return Example(made.image, truth, made.region)
+        if not (recomputed and row["label"] == "fake" and not row["mask"] and row["attribute"] != ENTIRE):
+            made = degrade(condition, image, truth=self.truth(sample), region=region, key=sample)
+            return Example(made.image, _there(made.truth), made.region)
+        made = degrade(condition, image, photo=self.image(row["source"]), region=region, key=sample)
+        return Example(made.image, fakeness.fakeness_map(_there(made.photo), made.image), made.region)
 
     def batch(self, samples: Sequence[str], device: torch.device, flips: np.ndarray | None = None) -> Batch:
         """Return a training batch of the given samples, mirrored left to right where `flips` says so."""
@@ -207,6 +233,11 @@ class Frames:
             torch.from_numpy(labels).to(device),
             torch.from_numpy(attention).to(device),
         )
+
+
+def _there(array: np.ndarray | None) -> np.ndarray:
+    assert array is not None
+    return array
 
 
 def to_tensor(images: np.ndarray, device: torch.device) -> Tensor:

@@ -34,13 +34,13 @@ class Degraded(NamedTuple):
     Attributes:
         image: uint8 (H, W, 3).
         photo: uint8 (H, W, 3), the real image of a fake, never degraded but disorganized like the image; or None.
-        truth: float32 (H, W), the clean ground truth, disorganized like the image.
+        truth: float32 (H, W), the clean ground truth, disorganized like the image; or None.
         region: bool (H, W), disorganized like the image; or None.
     """
 
     image: np.ndarray
     photo: np.ndarray | None
-    truth: np.ndarray
+    truth: np.ndarray | None
     region: np.ndarray | None
 
 
@@ -49,7 +49,7 @@ def degrade(
     image: np.ndarray,
     *,
     photo: np.ndarray | None = None,
-    truth: np.ndarray,
+    truth: np.ndarray | None = None,
     region: np.ndarray | None = None,
     key: str,
 ) -> Degraded:
@@ -62,7 +62,7 @@ def degrade(
         condition: What happens.
         image: uint8 (H, W, 3).
         photo: uint8 (H, W, 3), the real image of a fake; None for a real one.
-        truth: float32 (H, W) in [0, 1].
+        truth: float32 (H, W) in [0, 1]; None where it is recomputed.
         region: bool (H, W), pixels that are scored; None for all.
         key: What is random depends on it; the sample's id.
 
@@ -197,7 +197,7 @@ def _disorganized(state: Degraded, order: tuple[int, ...]) -> Degraded:
     return Degraded(
         image=disorganize(state.image, order),
         photo=None if state.photo is None else disorganize(state.photo, order),
-        truth=disorganize(state.truth, order),
+        truth=None if state.truth is None else disorganize(state.truth, order),
         region=None if state.region is None else disorganize(state.region, order),
     )
 

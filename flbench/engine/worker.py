@@ -64,7 +64,7 @@ def run_unit(
     fits = {fit.id: fit for fit in unit.fits}
 
     def decoded(size: int) -> Frames:
-        return frames.setdefault(size, Frames(source, size=size))
+        return frames.setdefault(size, Frames(source, size=size, on_disk=True))
 
     def make(fit: Fit) -> None:
         events.what = fit.method.name

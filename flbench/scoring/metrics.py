@@ -13,18 +13,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from flbench.scoring.structure import BORDER, WINDOW, ssim_inside
+
 Array = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 Float = NDArray[np.float64]
 
 PSNR_CAP = 100.0
 """Decibels given to a map without error, and the most that any map gets."""
-
-WINDOW = 7
-"""Side of SSIM's uniform window in pixels, scikit-image's default. A smaller image has no SSIM: undefined."""
-
-BORDER = WINDOW // 2
-"""Pixels along each edge that SSIM's mean leaves out, because their windows reach outside of the image."""
 
 WORST: Mapping[str, float] = {
     "coss": 0.0,
@@ -38,15 +34,8 @@ WORST: Mapping[str, float] = {
 }
 """The worst value that a map in [0, 1] can get: what a failed image costs."""
 
-# (0.01, 0.03) squared, times the squared data range of 1: scikit-image's defaults.
-_C1 = 0.01**2
-_C2 = 0.03**2
-
 # Measured: beyond 64 Ki pixels (512 KiB of float64) the temporaries leave the cache and SSIM takes three times as long.
 _BLOCK_PIXELS = 1 << 16
-
-# Measured: strips whose temporaries stay in the second cache take half the time of whole images of 224 pixels.
-_STRIP_PIXELS = 1 << 14
 
 _GRAY_LEVEL = 1.0 / 255.0
 
@@ -157,7 +146,7 @@ def ssim_map(truth: Array, prediction: Array) -> Float:
     for block in _blocks(truth.shape):
         t = np.pad(truth[block].astype(np.float64), edge, mode="symmetric")
         p = np.pad(prediction[block].astype(np.float64), edge, mode="symmetric")
-        result[block] = _ssim_inside(t, p)
+        result[block] = ssim_inside(t, p)
     return result
 
 
@@ -317,7 +306,7 @@ def _ssim(t: Float, p: Float, region: Mask | None) -> Float:
     if min(t.shape[1:]) < WINDOW:
         return np.full(len(t), np.nan)
     inside = slice(BORDER, -BORDER)
-    return _mean(_ssim_inside(t, p), None if region is None else region[:, inside, inside])
+    return _mean(ssim_inside(t, p), None if region is None else region[:, inside, inside])
 
 
 _METRICS = {"coss": _coss, "psnr": _psnr, "ssim": _ssim, "mae": _mae}
@@ -330,72 +319,6 @@ def _mean(values: Float, region: Mask | None) -> Float:
     count = region.sum(axis=(1, 2))
     total = np.sum(values * region, axis=(1, 2))
     return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
-
-
-def _ssim_inside(t: Float, p: Float) -> Float:
-    """Return the SSIM of every window that lies inside the image: (N, H, W) to (N, H - 6, W - 6)."""
-    count, height, width = t.shape
-    result = np.empty((count, height - 2 * BORDER, width - 2 * BORDER))
-    rows = max(WINDOW, _STRIP_PIXELS // width)
-    for image in range(count):
-        for top in range(0, height - 2 * BORDER, rows):
-            seen = slice(top, top + rows + 2 * BORDER)
-            result[image, top : top + rows] = _ssim_strip(t[image, seen], p[image, seen])
-    return result
-
-
-def _ssim_strip(t: Float, p: Float) -> Float:
-    """Return the SSIM of every window inside a strip of an image: (H, W) to (H - 6, W - 6).
-
-    With n = 49 pixels in a window and sums Σ over it, both fractions of the definition are multiplied through, by n²
-    and by n (n - 1), so that no mean is formed: (2 Σt Σp + c1) (2 (n Σtp - Σt Σp) + c2) over
-    ((Σt)² + (Σp)² + c1) (n Σ(t² + p²) - (Σt)² - (Σp)² + c2). It is symmetric to the bit, and exactly 1 for equal maps.
-    """
-    height, width = t.shape
-    n = WINDOW * WINDOW
-    c1, c2 = _C1 * n * n, _C2 * n * (n - 1)
-    squares = t * t
-    squares += p * p
-    sum_t, sum_p, sum_tp, sum_squares = (_window_sums(a) for a in (t, p, t * p, squares))
-    product = sum_t * sum_p
-    own = np.square(sum_t, out=sum_t)
-    own += np.square(sum_p, out=sum_p)
-    sum_tp *= n
-    sum_tp -= product
-    sum_tp *= 2
-    sum_tp += c2
-    sum_squares *= n
-    sum_squares -= own
-    sum_squares += c2
-    product *= 2
-    product += c1
-    own += c1
-    product *= sum_tp
-    own *= sum_squares
-    rows = height - 2 * BORDER
-    result = np.empty(rows * width)
-    np.divide(product, own, out=result[: len(product)])
-    return result.reshape(rows, width)[:, : width - 2 * BORDER]
-
-
-def _window_sums(a: Float) -> Float:
-    """Return the sums of all 7 × 7 windows inside (H, W), by columns and rows, from sums of two and of four.
-
-    The result is flat: the sum at row · W + column is that of the window whose corner lies there. Windows that reach
-    over the right edge go on in the next row and mean nothing. Unbroken runs are added twice as fast as rows are.
-    """
-    width = a.shape[1]
-    rows = _seven(a.reshape(-1), width)
-    return _seven(rows, 1)
-
-
-def _seven(a: Float, step: int) -> Float:
-    """Return the sums of seven values each, `step` apart: (P,) to (P - 6 step,)."""
-    pair = a[:-step] + a[step:]
-    four = pair[: -2 * step] + pair[2 * step :]
-    seven = four[: -3 * step] + pair[4 * step : -step]
-    seven += a[6 * step :]
-    return seven
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[slice]:
