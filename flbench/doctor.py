@@ -24,6 +24,7 @@ from flbench.errors import DataError, FlbenchError
 from flbench.files import home
 from flbench.probing import Plugin, Seen, known_plugins, probe
 from flbench.record import read_record
+from flbench.store import LIMIT, limit, pixels_folder, size_of, stores
 from flbench.study import RECORD
 
 Progress = Callable[[str, int, int], object]
@@ -204,6 +205,9 @@ def cache_folder() -> Iterator[Row]:
         return
     free = shutil.disk_usage(above).free
     said = f"{place}, {_size(free)} free{'' if above == folder else ', made on first use'}"
+    kept = sum(size_of(store) for store in stores(pixels_folder()))
+    if kept:
+        said += f"; {_size(kept)} of decoded pictures in pixels, of at most {_size(limit())} ({LIMIT}=GIGABYTES)"
     if free < LITTLE_SPACE:
         yield _warning("cache folder", said, "little space: free some, or set FLBENCH_HOME to a folder on another disk")
     else:

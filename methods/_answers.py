@@ -31,7 +31,26 @@ def read_map(path: Path) -> Tensor:
     Raises:
         ValueError: The file is damaged or holds something else; says what, without the path.
     """
-    array = _read_npy(path) if path.suffix.lower() == ".npy" else _read_png(path)
+    return as_map(read_levels(path), path)
+
+
+def read_levels(path: Path) -> np.ndarray:
+    """Return a map as its file has it: uint8 (H, W) of an 8-bit PNG, else floats that should be in [0, 1].
+
+    Raises:
+        ValueError: The file is damaged or holds something else; says what, without the path.
+    """
+    return _read_npy(path) if path.suffix.lower() == ".npy" else _read_png(path)
+
+
+def as_map(array: np.ndarray, path: Path) -> Tensor:
+    """Return what `read_levels` read as float32 (H, W) in [0, 1].
+
+    Raises:
+        ValueError: It is no map; says what it is.
+    """
+    if array.dtype == np.uint8:
+        array = array / np.float32(255)
     if array.ndim != 2 or not array.size:
         raise ValueError(f"{path.name}: an array of shape {array.shape}, expected (height, width)")
     if not np.isfinite(array).all():
@@ -64,13 +83,13 @@ def _read_png(path: Path) -> np.ndarray:
         with Image.open(path, formats=("PNG",)) as image:
             mode, (width, height) = image.mode, image.size
             too_large = width * height > MOST_PIXELS
-            array = np.empty(0, np.float32) if too_large else np.asarray(image, np.float32)
+            array: np.ndarray = np.empty(0) if too_large else np.asarray(image, np.uint8 if mode == "L" else np.float32)
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
         raise ValueError(f"{path.name}: damaged ({type(error).__name__})") from error
     _within_limit(width * height, path)
     if mode not in _SCALES:
         raise ValueError(f"{path.name}: a PNG of mode {mode}, expected gray of 8 or 16 bits")
-    return array / np.float32(_SCALES[mode])
+    return array if mode == "L" else array / np.float32(_SCALES[mode])
 
 
 def read_scores(path: Path, key: str) -> dict[str, float] | None:

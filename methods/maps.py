@@ -10,8 +10,9 @@ from torch import Tensor
 
 from flbench.errors import MethodError
 from flbench.locator import Prediction, Replay, Unanswered
+from flbench.store import PixelStore
 
-from ._answers import SCORES, SUFFIXES, read_map, read_scores, scores_of
+from ._answers import SCORES, SUFFIXES, as_map, read_levels, read_scores, scores_of
 from ._networks import resize, size_of
 
 
@@ -35,6 +36,8 @@ class FolderOfMaps(Replay):
     def __init__(self, *, target: str = "") -> None:
         self.folder = Path(target)
         self._maps: dict[str, list[Path]] | None = None
+        self._store: PixelStore | None = None
+        self._numbers: dict[Path, int] = {}
         self._scores: dict[str, dict[str, float] | None] = {}
         self._named = bool(target)
 
@@ -52,7 +55,9 @@ class FolderOfMaps(Replay):
         maps = torch.zeros(len(samples), *size_of(images))
         for place, sample in enumerate(samples):
             try:
-                maps[place] = resize(read_map(self._find(below, sample))[None], size_of(images))[0].clamp(0, 1)
+                maps[place] = resize(self._read(self._find(below, sample), images)[None], size_of(images))[0].clamp(
+                    0, 1
+                )
             except ValueError as error:
                 reasons[place] = str(error)
         scores = scores_of(samples, self._scores[below], reasons)
@@ -60,6 +65,22 @@ class FolderOfMaps(Replay):
         if reasons:
             raise Unanswered(prediction, reasons)
         return prediction
+
+    def _read(self, path: Path, images: Tensor) -> Tensor:
+        """Return a map; one of 8 bits and of the size of the images is decoded once for all runs.
+
+        Raises:
+            ValueError: The file is damaged or holds something else.
+        """
+        if self._store is None:
+            files = sorted(path for paths in self._listed().values() for path in paths)
+            self._numbers = {path: number for number, path in enumerate(files)}
+            about = {
+                "maps": str(self.folder.resolve()),
+                "files": [str(file.relative_to(self.folder)) for file in files],
+            }
+            self._store = PixelStore(about, len(files), size_of(images))
+        return as_map(self._store.get(self._numbers[path], [path], lambda: read_levels(path)), path)
 
     def _find(self, below: str, sample: str) -> Path:
         """Return the file of a sample's map.

@@ -168,7 +168,9 @@ def test_the_store_longest_unused_makes_room(source: Source, tmp_path: Path, mon
     assert set(stores(tmp_path / "kept")) == {kept.folder, newest.folder}
 
 
-@pytest.mark.parametrize(("said", "gigabytes"), [("", 32), ("0", 0), ("1.5", 1.5), ("-1", 0), ("many", 32), ("inf", 32)])
+@pytest.mark.parametrize(
+    ("said", "gigabytes"), [("", 32), ("0", 0), ("1.5", 1.5), ("-1", 0), ("many", 32), ("inf", 32)]
+)
 def test_the_limit_is_the_users(monkeypatch: pytest.MonkeyPatch, said: str, gigabytes: float) -> None:
     monkeypatch.setenv("FLBENCH_PIXELS", said)
     assert limit() == gigabytes * (1 << 30)
