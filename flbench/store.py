@@ -64,7 +64,7 @@ class PixelStore:
         self._files: tuple[int, int] | None = None
         self._opened = False
         self._writable = True
-        self._trusted: set[int] = set()
+        self._trusted = bytearray(count)
         self._lock = Lock()
 
     def get(self, number: int, files: Sequence[Path], make: Callable[[], np.ndarray]) -> np.ndarray:
@@ -141,10 +141,10 @@ class PixelStore:
             return None
         if len(data) < self._bytes:
             return None
-        if number not in self._trusted:
+        if not self._trusted[number]:
             if zlib.crc32(data) != _MARK.unpack(mark)[1]:
                 return None
-            self._trusted.add(number)
+            self._trusted[number] = True
         return np.frombuffer(data, np.uint8).reshape(self.shape)
 
     def _write(self, kept: tuple[int, int], number: int, stamp: bytes, item: np.ndarray) -> None:
@@ -154,7 +154,7 @@ class PixelStore:
             written = os.pwrite(pixels, data, number * self._bytes)
             if written == len(data):
                 os.pwrite(marks, _MARK.pack(stamp, zlib.crc32(data), 0), number * _MARK.size)
-                self._trusted.discard(number)
+                self._trusted[number] = False
         except OSError:  # a full disk, a quota: what is there can still be read
             self._writable = False
 

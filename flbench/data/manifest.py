@@ -70,7 +70,9 @@ def read_manifest(folder: Path) -> pd.DataFrame:
     rows = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
     _check_rows(rows, place)
     _check_links(folder, rows, place)
-    return canonical(rows)
+    rows = canonical(rows)
+    pa.default_memory_pool().release_unused()  # else what checking took would be held until the end
+    return rows
 
 
 def checked(manifest: pd.DataFrame) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from array import array
 from collections.abc import Collection, Iterator, Mapping
@@ -26,7 +27,8 @@ from flbench.scoring.conventions import Tally, choose_thresholds
 from flbench.scoring.metrics import WORST, false_alarm, map_metrics, top_score
 from flbench.scoring.pixels import pixel_metrics
 
-TEXTS = ("test", "condition", "sample_id", "identity", "label", "status", "reason")
+_SAMPLE = ["sample_id", "identity", "label"]
+_PLACE = "place"
 FLAT = "a map of one value"
 """Note on a fake whose map says the same of every pixel."""
 
@@ -59,23 +61,33 @@ class _Table:
     """Rows of per-image scores, as compact as the columns of the file that they become.
 
     Args:
+        samples: Rows of the manifest, of which each is scored once.
         metrics: Names of the protocol's map metrics.
     """
 
-    def __init__(self, metrics: tuple[str, ...]) -> None:
-        self._texts: dict[str, list[str]] = {name: [] for name in TEXTS}
+    def __init__(self, samples: pd.DataFrame, metrics: tuple[str, ...]) -> None:
+        self._samples = samples
+        self._places = array("q")
+        self._texts: dict[str, list[str]] = {name: [] for name in ("status", "reason")}
         self._numbers = {name: array("d") for name in ("score", *metrics, "false_alarm")}
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Add a row; a text that it lacks is empty, a number is NaN."""
+    def add(self, place: int, scores: Mapping[str, Any]) -> None:
+        """Add the scores of a sample, by its place among the samples; a number that they lack is NaN."""
+        self._places.append(place)
         for name, texts in self._texts.items():
-            texts.append(row.get(name, ""))
+            texts.append(sys.intern(scores[name]))
         for name, numbers in self._numbers.items():
-            numbers.append(row.get(name, math.nan))
+            numbers.append(scores.get(name, math.nan))
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self, test: str, condition: str) -> pd.DataFrame:
         """Return the rows as a table."""
-        return pd.DataFrame({**self._texts, **{name: np.frombuffer(a) for name, a in self._numbers.items()}})
+        rows = self._samples.iloc[np.array(self._places, np.int64)]
+        numbers = {name: np.array(values, np.float64) for name, values in self._numbers.items()}
+        told: dict[str, Any] = {"test": test, "condition": condition}
+        told |= {name: rows[name].to_numpy() for name in _SAMPLE}
+        return pd.DataFrame({**told, **self._texts, **numbers}, index=range(len(rows))).astype(
+            dict.fromkeys([*told, *self._texts], str)
+        )
 
 
 def evaluate_slice(task: Task, predict: Recall, frames: Frames, timer: Timer, events: Events) -> Shard:
@@ -100,16 +112,15 @@ def evaluate_slice(task: Task, predict: Recall, frames: Frames, timer: Timer, ev
     cases = CASES if clean and task.shown and scoring.primary in (*WORST, "false_alarm") else 0
     chooser = Chooser(task.shown, cases, lower_is_better=scoring.primary in LOWER_IS_BETTER)
     shown_label = "fake" if len(task.chosen.fakes) else "real"
-    table = _Table(metrics)
-    for row, example, outcome in _outcomes(task, predict, frames, events):
-        base = {"test": task.test.name, "condition": task.condition}
-        base |= {key: row[key] for key in ("sample_id", "identity", "label")}
+    samples = pd.concat([task.chosen.fakes, task.chosen.reals], ignore_index=True)
+    table = _Table(samples, metrics)
+    for row, example, outcome in _outcomes(task, samples, predict, frames, events):
         if isinstance(example, dict):
-            table.add(base | example)
+            table.add(row[_PLACE], example)
             continue
         started = time.perf_counter()
         scored = score_image(row["label"], example, outcome, metrics)
-        table.add(base | scored)
+        table.add(row[_PLACE], scored)
         if scored["status"] == "ok" and not isinstance(outcome, str):
             if tally is not None:
                 tally.add(example.truth, np.clip(outcome[0], 0, 1), row["label"] == "fake", example.region)
@@ -119,7 +130,7 @@ def evaluate_slice(task: Task, predict: Recall, frames: Frames, timer: Timer, ev
                 chooser.offer(shown, scored.get(scoring.primary, float("nan")))
         timer.score_s += time.perf_counter() - started
     gallery = chooser.arrays(task.test.name, task.condition)
-    return Shard(table.frame(), gallery, {} if tally is None else tally.results())
+    return Shard(table.frame(task.test.name, task.condition), gallery, {} if tally is None else tally.results())
 
 
 def _photo(label: str, example: Example) -> np.ndarray:
@@ -127,14 +138,14 @@ def _photo(label: str, example: Example) -> np.ndarray:
 
 
 def _outcomes(
-    task: Task, predict: Recall, frames: Frames, events: Events
+    task: Task, samples: pd.DataFrame, predict: Recall, frames: Frames, events: Events
 ) -> Iterator[tuple[dict[str, Any], Example | dict[str, str], Outcome]]:
-    """Yield row, example and outcome of every image; for one that cannot be read, its failure as the example."""
+    """Yield row, example and outcome of every sample; for one that cannot be read, its failure as the example."""
     condition = parse_condition(task.condition)
     what = task.test.name if not condition.steps else f"{task.test.name}, {condition.name}"
-    total, done = len(task.chosen.fakes) + len(task.chosen.reals), 0
+    total, done = len(samples), 0
     events.check()
-    for batch in one_ahead(_batches(task, condition, frames)):
+    for batch in one_ahead(_batches(task, samples, condition, frames)):
         ready = [(row, example) for row, example in batch if isinstance(example, Example)]
         for row, failure in batch:
             if not isinstance(failure, Example):
@@ -150,14 +161,14 @@ def _outcomes(
 
 
 def _batches(
-    task: Task, condition: Condition, frames: Frames
+    task: Task, samples: pd.DataFrame, condition: Condition, frames: Frames
 ) -> Iterator[list[tuple[dict[str, Any], Example | dict[str, str]]]]:
-    """Yield the rows of the slice with their examples, a batch at a time; for what cannot be read, its failure."""
+    """Yield rows, with their place, and their examples, a batch at a time; for what cannot be read, its failure."""
     recomputed = task.protocol.scoring.ground_truth == "degraded"
-    samples = pd.concat([task.chosen.fakes, task.chosen.reals])
     for start in range(0, len(samples), task.batch):
         batch: list[tuple[dict[str, Any], Example | dict[str, str]]] = []
-        for row in samples.iloc[start : start + task.batch].to_dict("records"):
+        records = samples.iloc[start : start + task.batch].to_dict("records")
+        for row in ({**record, _PLACE: place} for place, record in enumerate(records, start)):
             try:
                 batch.append((row, frames.example(row["sample_id"], condition, recomputed=recomputed)))
             except DataError as error:
