@@ -22,7 +22,7 @@ from flbench.cli_plugins import check, new
 from flbench.cli_predict import export, predict
 from flbench.cli_reproduce import reproduce
 from flbench.cli_show import list_, show
-from flbench.errors import FlbenchError, Interrupted, MethodError, PartialError
+from flbench.errors import FlbenchError, Interrupted, MethodError, PartialError, UsageError
 from flbench.files import is_full, storage_error
 
 Command = Callable[..., Any]
@@ -96,7 +96,8 @@ _job_options: list[Callable[[Command], Command]] = [
     shared.profile,
     shared.study,
     click.option("--seed", "seeds", multiple=True, default=("0",), show_default=True, help="Seeds of the fits: 0,1,2."),
-    click.option("--set", "given", multiple=True, metavar="OPTION=VALUE", help="Option of the methods; repeatable."),
+    shared.given,
+    shared.weights,
     shared.mapping,
     click.option("--allow-missing", is_flag=True, help="Run the test slices the data set has, and mark the record."),
     shared.region,
@@ -134,8 +135,10 @@ def _plan(options: Mapping[str, Any], *, references: bool) -> Any:
         names = [e.name for e in methods().values() if not (e.reference or e.broken or e.target)]
     everything = "all" in shared.split(options["protocols"])
     asked = list(protocols()) if everything else shared.split(options["protocols"])
-    given = {key: shared.value_of(value) for key, value in shared.pairs_of(options["given"], "--set").items()}
-    chosen = [choose_method(name, given) for name in names]
+    given = shared.values_of(options["given"])
+    if options["weights"] and len(names) != 1:
+        raise UsageError("weights are those of one method", hint="--method NAME --weights FILE")
+    chosen = [choose_method(name, given, weights=options["weights"]) for name in names]
     found = [find_protocol(name) for name in asked]
     request = Request(
         mapping=shared.pairs_of(options["mapping"], "--map"),

@@ -43,6 +43,15 @@ def value_of(text: str) -> Any:
         return text
 
 
+def values_of(texts: Iterable[str]) -> dict[str, Any]:
+    """Read repeated --set OPTION=VALUE.
+
+    Raises:
+        UsageError: One has no `=`.
+    """
+    return {key: value_of(value) for key, value in pairs_of(texts, "--set").items()}
+
+
 def seeds_of(texts: Iterable[str]) -> list[int]:
     """Read repeated and comma-separated seeds.
 
@@ -72,6 +81,13 @@ study = click.option(
     show_default=True,
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of fits, cells and records.",
+)
+given = click.option("--set", "given", multiple=True, metavar="OPTION=VALUE", help="Option of the methods; repeatable.")
+weights = click.option(
+    "--weights",
+    default="",
+    metavar="FILE[#sha256=HEX]",
+    help="Weights of a network, in place of a fit: safetensors, or a state_dict of torch.save; recorded.",
 )
 mapping = click.option(
     "--map",

@@ -264,6 +264,8 @@ def draft(
     scoring = cell.protocol.scoring
     digests = {name: fit["weights"] for name, fit in fits.items() if fit["weights"]}
     flags = [f"trial: at most {fit['cap']} steps on {name}" for name, fit in fits.items() if fit["cap"]]
+    if cell.method.weights is not None and fits:
+        flags.append("weights were given: not fitted by this protocol")
     flags += [f"collapsed on {name}: {fit['collapsed']}" for name, fit in fits.items() if fit["collapsed"]]
     return Record(
         cell=cell.id,
@@ -277,7 +279,7 @@ def draft(
             licence=entry.licence,
             reference=entry.reference,
             options=cell.method.options,
-            given=dict(cell.method.given),
+            given={**cell.method.given, **cell.method.brought},
             distribution=entry.distribution,
             parameters=parameters,
             weights=fingerprint(digests) if digests else None,

@@ -15,6 +15,7 @@ from flbench.protocol import Protocol, TestSlice, fingerprint
 from flbench.record import Record
 from flbench.registry import MethodChoice
 from flbench.study import Study
+from flbench.targets import MARK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,7 +317,10 @@ def unit_to_json(unit: Unit) -> dict[str, Any]:
     """Return a unit as JSON, for the process that carries it out."""
 
     def method(choice: MethodChoice) -> dict[str, Any]:
-        return {"name": choice.text, "given": dict(choice.given), "target": choice.target and choice.target.digest}
+        document = {"name": choice.text, "given": dict(choice.given), "target": choice.target and choice.target.digest}
+        return document | (
+            {"weights": f"{choice.weights.place}{MARK}{choice.weights.digest}"} if choice.weights else {}
+        )
 
     def plain(part: Fit | Cell) -> dict[str, Any]:
         document = {key: getattr(part, key) for key in part.__dataclass_fields__}
@@ -331,13 +335,14 @@ def unit_from_json(document: Mapping[str, Any]) -> Unit:
     """Return the unit that `unit_to_json` wrote.
 
     Raises:
-        MethodError: A method is broken by now, or its target has changed.
+        MethodError: A method is broken by now, or its target or weights have changed.
     """
     from flbench.registry import choose_method
 
     def rebuilt(part: Mapping[str, Any]) -> dict[str, Any]:
-        choice = choose_method(part["method"]["name"], part["method"]["given"])
-        if (choice.target and choice.target.digest) != part["method"].get("target"):
+        told = part["method"]
+        choice = choose_method(told["name"], told["given"], weights=told.get("weights", ""))
+        if (choice.target and choice.target.digest) != told.get("target"):
             raise MethodError(f"the target of {choice.name} changed after the run was planned", hint="run it again")
         return {**part, "method": choice, "protocol": Protocol.model_validate(part["protocol"])}
 
