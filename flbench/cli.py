@@ -98,6 +98,7 @@ _job_options: list[Callable[[Command], Command]] = [
     click.option("--seed", "seeds", multiple=True, default=("0",), show_default=True, help="Seeds of the fits: 0,1,2."),
     shared.given,
     shared.weights,
+    shared.max_pixels,
     shared.mapping,
     click.option("--allow-missing", is_flag=True, help="Run the test slices the data set has, and mark the record."),
     shared.region,
@@ -110,6 +111,9 @@ _job_options: list[Callable[[Command], Command]] = [
         default="torch",
         show_default=True,
         help="What fitted networks predict with, held against torch on the first batch.",
+    ),
+    click.option(
+        "--break-lock", is_flag=True, help="Take away locks of other hosts first, where nothing runs any more."
     ),
     click.option("--wait", is_flag=True, help="Wait for another command that works on the same fit or cell."),
     shared.as_json,
@@ -186,6 +190,8 @@ def run(study: Path, as_json: bool, dry_run: bool, **options: Any) -> None:
 
     protocols, plan, machine = _plan(options, references=True)
     store = Study(study)
+    if options["break_lock"] and not dry_run:
+        console.notes(f"lock broken: {lock}" for lock in store.break_locks())
     estimate = jobs.estimate_run(plan, store, machine)
     if dry_run and as_json:
         console.json_out(console.plain_plan(plan, estimate))
@@ -226,6 +232,8 @@ def fit(study: Path, as_json: bool, **options: Any) -> None:
     _, plan, machine = _plan(options, references=False)
     plan = replace(plan, units=tuple(replace(unit, cells=()) for unit in plan.units))
     store = Study(study)
+    if options["break_lock"]:
+        console.notes(f"lock broken: {lock}" for lock in store.break_locks())
     with console.watch(plan, store) as watch:
         jobs.carry_out(plan, store, machine, watch)
     fits = [document for fit in plan.fits if (document := store.fit(fit.id)) is not None]

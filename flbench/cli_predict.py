@@ -25,6 +25,7 @@ _fit = click.option(
 @_fit
 @shared.weights
 @shared.given
+@shared.max_pixels
 @shared.study
 @click.option("--into", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the results.")
 @click.option("--size", type=click.IntRange(min=1), help="Side to bring images to, for a method without a fit.")

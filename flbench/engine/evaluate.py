@@ -10,7 +10,7 @@ import pandas as pd
 
 from flbench.condition import CLEAN
 from flbench.data.batches import Frames
-from flbench.data.dataset import Dataset, select_test
+from flbench.data.dataset import Dataset, leaks, select_test
 from flbench.engine.fit import weights_digest
 from flbench.engine.gallery import ROWS, SLICES, joined, write_arrays
 from flbench.engine.inference import Inference, version_of, with_engine
@@ -245,6 +245,12 @@ def _status(scores: pd.DataFrame, cell: Cell) -> tuple[Status, str]:
     return ("partial", "; ".join(reasons)) if reasons else ("ok", "")
 
 
+def _overlap(dataset: Dataset) -> list[str]:
+    """Return that people or images stand in more than one split, with the first example, if some do."""
+    found = leaks(dataset.manifest)
+    return [f"{len(found)} leak{'s' * (len(found) > 1)} between splits, such as: {found[0]}"] if found else []
+
+
 def draft(
     cell: Cell,
     dataset: Dataset,
@@ -266,6 +272,7 @@ def draft(
     flags = [f"trial: at most {fit['cap']} steps on {name}" for name, fit in fits.items() if fit["cap"]]
     if cell.method.weights is not None and fits:
         flags.append("weights were given: not fitted by this protocol")
+    flags += _overlap(dataset) if fits else []
     flags += [f"collapsed on {name}: {fit['collapsed']}" for name, fit in fits.items() if fit["collapsed"]]
     return Record(
         cell=cell.id,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 from flbench.data.dataset import ENTIRE, Dataset, Selection, lacks_other, missing, select_test
+from flbench.data.images import MAX_PIXELS, pixel_limit
 from flbench.errors import MethodError, UsageError
 from flbench.protocol import Protocol, TestSlice, fingerprint
 from flbench.record import Record
@@ -262,6 +263,7 @@ def _fits(method: MethodChoice, protocol: Protocol, dataset: Dataset, seed: int,
             "size": protocol.size,
             "seed": seed,
             "cap": cap,
+            **_departures(),
         }
         what = "+".join(c.replace("/", "-") for c in piece.categories[:2])
         identifier = f"{_file(method.name)}--{what}--{dataset.about.name}--s{seed}--{fingerprint(content)[:8]}"
@@ -280,10 +282,16 @@ def _cell_id(cell: Cell, dataset: Dataset) -> str:
         "fits": dict(cell.fits),
         "seed": cell.seed,
         "region": cell.region,
+        **_departures(),
     }
     method = _file(cell.method.name)
     name = f"{cell.protocol.name}-v{cell.protocol.version}"
     return f"{method}--{name}--{dataset.about.name}--s{cell.seed}--{fingerprint(content)[:8]}"
+
+
+def _departures() -> dict[str, int]:
+    """Return what the user allows beyond what is usual: more images can be read, so it is another fit or cell."""
+    return {} if pixel_limit() == MAX_PIXELS else {"max_pixels": pixel_limit()}
 
 
 def _file(name: str) -> str:
