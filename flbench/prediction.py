@@ -19,14 +19,15 @@ import numpy as np
 from PIL import Image
 
 from flbench.data.batches import Example
-from flbench.data.images import SUFFIXES, read_image, resize
+from flbench.data.decoding import read_image
+from flbench.data.images import SUFFIXES, resize
 from flbench.engine.evaluate import ready_locator
 from flbench.engine.fit import take_weights
 from flbench.engine.predictions import Timer
 from flbench.engine.predictor import Predictor
 from flbench.engine.runtime import Runtime
 from flbench.errors import DataError, UsageError, suggest
-from flbench.files import atomic_write, write_text
+from flbench.files import atomic_write, make_folder, write_text
 from flbench.locator import Locator, Reference, Replay
 from flbench.registry import MethodChoice, choose_method, choose_named, load_method
 from flbench.scoring.metrics import false_alarm, top_score
@@ -248,7 +249,7 @@ def predict_images(paths: Iterable[Path], into: Path, ready: Ready, *, progress:
         RunError: The results cannot be written.
     """
     images = find_images(paths, into)
-    into.mkdir(parents=True, exist_ok=True)
+    make_folder(into)
     predict = Predictor(ready.locator, ready.method.name, ready.runtime, into / LOG, Timer())
     seen = []
     for place, (path, name) in enumerate(images):
@@ -311,8 +312,15 @@ def _csv(seen: Sequence[Seen]) -> str:
     text = StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Seen)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(one) for one in seen)
+    writer.writerows({key: _harmless(key, value) for key, value in asdict(one).items()} for one in seen)
     return text.getvalue()
+
+
+def _harmless(column: str, value: object) -> object:
+    """Return a cell that no spreadsheet takes for a formula: a path from here, another text behind a quotation mark."""
+    if not isinstance(value, str) or value[:1] not in tuple("=+-@\t\r"):
+        return value
+    return f"'{value}" if column == "reason" else f"./{value}"
 
 
 def summary_table(seen: Sequence[Seen], ready: Ready) -> Table:

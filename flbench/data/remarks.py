@@ -7,7 +7,8 @@ from collections import Counter
 import numpy as np
 
 from flbench.data.dataset import Dataset
-from flbench.data.images import conversion, read_gray
+from flbench.data.decoding import read_gray
+from flbench.data.images import conversion
 from flbench.errors import DataError
 
 GRAY = (16, 239)
