@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from ledger import Observed, error_of
 from PIL import Image
 from small_run import short_run
 
+from flbench.data import decoding
 from flbench.data.dataset import Dataset, write_dataset
 from flbench.study import SCORES, Study
 
@@ -270,6 +272,37 @@ def test_28_damaged_metadata(data: Dataset, victim: Path, tmp_path: Path, kind: 
     observed("nothing: both are ignored, and the scores are the same", 0)
     assert outcome.done.stderr == expected.done.stderr
     pd.testing.assert_frame_equal(outcome.rows, expected.rows)
+
+
+TRICK = """
+import os, signal, sys, time
+from flbench.data import decoding, images
+plain = images._decode
+def decode(path, most):
+    if path.name == sys.argv[1]:
+        time.sleep(3600) if sys.argv[2] == "hang" else os.kill(os.getpid(), signal.SIGSEGV)
+    return plain(path, most)
+images._decode = decode
+decoding.main()
+"""
+
+
+@pytest.mark.fault(29, "a decoder that hangs on an image, and one that crashes")
+@pytest.mark.parametrize("how", ["hang", "crash"])
+def test_29_a_decoder_that_hangs_or_crashes(
+    data: Dataset, victim: Path, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch, observed: Observed
+) -> None:
+    monkeypatch.setattr(decoding, "COMMAND", [sys.executable, "-P", "-c", TRICK, victim.name, how])
+    monkeypatch.setattr(decoding, "SECONDS", 2.0)
+    monkeypatch.setattr(decoding, "_idle", [])
+    outcome = Outcome(data, tmp_path, 4)
+    observed(seen(outcome), outcome.done.exit_code)
+    status, reason = outcome.bad()
+    said = "its decoder took more than 2 s" if how == "hang" else "its decoder crashed (SIGSEGV)"
+    assert (status, reason) == ("unreadable", f"{victim.name}: {said}")
+    monkeypatch.setattr(decoding, "_idle", [])
+    done = flbench("predict", victim, "-m", "highpass", "--into", tmp_path / "maps", "--threads", 1, code=3)
+    assert said in error_of(done.stderr)
 
 
 def test_an_image_of_the_training_slice_that_cannot_be_read_stops_the_run(data: Dataset, tmp_path: Path) -> None:
