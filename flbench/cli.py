@@ -140,8 +140,8 @@ def _plan(options: Mapping[str, Any], *, references: bool) -> Any:
     everything = "all" in shared.split(options["protocols"])
     asked = list(protocols()) if everything else shared.split(options["protocols"])
     given = shared.values_of(options["given"])
-    if options["weights"] and len(names) != 1:
-        raise UsageError("weights are those of one method", hint="--method NAME --weights FILE")
+    if options["weights"] and (len(names) != 1 or len(seeds) != 1):
+        raise UsageError("weights are those of one method and have no seeds", hint="--method NAME --weights FILE")
     chosen = [choose_method(name, given, weights=options["weights"]) for name in names]
     found = [find_protocol(name) for name in asked]
     request = Request(

@@ -187,25 +187,28 @@ def animated(path: Path) -> None:
     pages[0].save(path, save_all=True, append_images=pages[1:])
 
 
-def converted(number: int, phrase: str, form: Bad, word: str) -> object:
-    return pytest.param(form, word, id=f"{number}-{form.__name__}", marks=pytest.mark.fault(number, phrase))
+CMYK = pytest.mark.fault(21, "an image in CMYK")
+SIXTEEN = pytest.mark.fault(22, "an image of 16 bits")
+PALETTE = pytest.mark.fault(23, "a palette with a transparent entry, a palette, an alpha channel")
+GRAY = pytest.mark.fault(24, "a gray image, and one of 1 bit")
+FRAMES = pytest.mark.fault(25, "several pages, and an animation: the first counts")
 
 
 @pytest.mark.parametrize(
     ("form", "word"),
     [
-        converted(21, "an image in CMYK", cmyk, "CMYK"),
-        converted(22, "an image of 16 bits", sixteen, "16 bits"),
-        converted(23, "a palette with a transparent entry, a palette, an alpha channel", palette, "transparency"),
-        converted(23, "a palette with a transparent entry, a palette, an alpha channel", opaque_palette, "palette"),
-        converted(23, "a palette with a transparent entry, a palette, an alpha channel", rgba, "transparency"),
-        converted(24, "a gray image, and one of 1 bit", gray, "gray"),
-        converted(24, "a gray image, and one of 1 bit", bits, "black and white"),
-        converted(25, "several pages, and an animation: the first counts", frames, "several frames"),
-        converted(25, "several pages, and an animation: the first counts", animated, "several frames"),
+        pytest.param(cmyk, "CMYK", id="21-cmyk", marks=CMYK),
+        pytest.param(sixteen, "16 bits", id="22-sixteen-bits", marks=SIXTEEN),
+        pytest.param(palette, "transparency", id="23-palette-transparent", marks=PALETTE),
+        pytest.param(opaque_palette, "palette", id="23-palette", marks=PALETTE),
+        pytest.param(rgba, "transparency", id="23-alpha", marks=PALETTE),
+        pytest.param(gray, "gray", id="24-gray", marks=GRAY),
+        pytest.param(bits, "black and white", id="24-one-bit", marks=GRAY),
+        pytest.param(frames, "several frames", id="25-pages", marks=FRAMES),
+        pytest.param(animated, "several frames", id="25-animation", marks=FRAMES),
     ],
 )
-def test_other_kinds_of_pixels_are_converted_and_counted(
+def test_21_to_25_other_kinds_of_pixels_are_converted_and_counted(
     data: Dataset, victim: Path, tmp_path: Path, form: Bad, word: str, observed: Observed
 ) -> None:
     """How each is converted is held to the pixel in tests/test_images.py."""
