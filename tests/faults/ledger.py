@@ -32,7 +32,7 @@ _HIDDEN = [
     (re.compile(r"\bon host \S+"), "on host H"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*"), "T"),
     (re.compile(r"\d+(\.\d+)? (s|seconds|minutes|hours|days)\b"), "N \\2"),
-    (re.compile(r"-s\d+-+[0-9a-f]{8,}|--[0-9a-f]{8,}"), "-…"),
+    (re.compile(r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{8,}\b"), "…"),
 ]
 
 
