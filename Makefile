@@ -2,6 +2,7 @@
 #   make demo    fit a locator on made faces, test it across attributes, show the table
 #   make test    run the tests          make check   formatting, lint, types
 #   make fix     repair formatting      make bench   measure speed      make clean
+#   make bench-compare   fail if a ratio is worse than the committed one; make bench-docs commits new ones
 # PYTHON=python3.12 chooses the interpreter; VENV=folder another environment; ARGS=... goes to pytest.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.flbench-ready
 
-.PHONY: demo test check fix docs bench clean
+.PHONY: demo test check fix docs bench bench-docs bench-compare clean
 
 demo: $(READY)
 	@$(BIN)/flbench run --method fakelocator --protocol cross_attribute
@@ -31,8 +32,13 @@ docs: $(READY)
 	@$(BIN)/python docs/render.py
 
 bench: $(READY)
-	@$(BIN)/pytest tests/benchmarks --benchmark-enable --benchmark-only \
-		--benchmark-columns=median,iqr,rounds --benchmark-sort=name $(ARGS)
+	@$(BIN)/python docs/performance.py $(ARGS)
+
+bench-docs: $(READY)
+	@$(BIN)/python docs/performance.py --write
+
+bench-compare: $(READY)
+	@$(BIN)/python docs/performance.py --compare $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache

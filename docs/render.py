@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import click
+import performance
 
 from flbench.cli import main
 from flbench.method_file import MethodEntry
@@ -75,6 +76,11 @@ def synthfaces() -> str:
     for name in OFFERED:
         parts += [f"![{name}: photo, fake and M of every category](synthfaces/{name}.jpg)", ""]
     return "\n".join(parts)
+
+
+def speed() -> str:
+    """Return the page of speed, from what `make bench-docs` measured."""
+    return performance.page(json.loads(performance.COMMITTED.read_text(encoding="utf-8")))
 
 
 def method_table() -> str:
@@ -188,6 +194,7 @@ TABLES = {"methods": method_table, "results": results_table}
 PAGES = {
     "commands.md": commands,
     "methods.md": method_pages,
+    "performance.md": speed,
     "protocols.md": protocol_pages,
     "synthfaces.md": synthfaces,
 }

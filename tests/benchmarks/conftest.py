@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+from typing import Any
+
 import pytest
+
+TOLD = ("torch", "numpy", "scipy", "pillow", "pandas", "pyarrow", "scikit-image", "scikit-learn", "matplotlib")
+
+
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
+    """Tell the versions that a time depends on."""
+    machine_info["versions"] = {name: metadata.version(name) for name in TOLD}
 
 
 @pytest.fixture(scope="session")
