@@ -27,6 +27,8 @@ COMMITTED = HERE / "performance.json"
 PAGE = HERE / "performance.md"
 WORSE = 1.15
 """A ratio is worse, or better, if it has moved by more than this factor."""
+RUNS = 3
+"""Runs in all of which a ratio must be worse: what else a machine does can move one by as much."""
 
 INTRO = """# How fast it is
 
@@ -62,11 +64,13 @@ class Moved(NamedTuple):
         worse: Ratios that grew, and milliseconds without a reference that are over their limit.
         better: Ratios that fell.
         others: Benchmarks that are new or missing, and another machine.
+        groups: Groups of what is worse.
     """
 
     worse: list[str]
     better: list[str]
     others: list[str]
+    groups: set[str]
 
 
 def summary(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,18 +189,20 @@ def page(document: Mapping[str, Any]) -> str:
 def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> Moved:
     """Hold every ratio against an earlier one; what has none is held against its limit."""
     old, new = ({(row["group"], row["name"]): row for row in part["rows"]} for part in (before, now))
-    moved = Moved([], [], [])
+    moved = Moved([], [], [], set())
     for key, row in new.items():
         name, known = ": ".join(key), old.get(key)
         if known is None:
             moved.others.append(f"{name} is new")
         if row["ratio"] is None and holds(row) is False:
+            moved.groups.add(row["group"])
             moved.worse.append(f"{name} takes {_number(row['ms'])} ms, and its limit is {row['limit_ms']:,g} ms")
         if known is None or row["ratio"] is None or known["ratio"] is None:
             continue
         change = row["ratio"] / known["ratio"]
         said = f"{name} {known['ratio']:.3g} → {row['ratio']:.3g} ({100 * (change - 1):+.0f} %)"
         if change > WORSE:
+            moved.groups.add(row["group"])
             moved.worse.append(said)
         elif change < 1 / WORSE:
             moved.better.append(said)
@@ -207,8 +213,21 @@ def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> Moved:
     return moved
 
 
-def measure(args: Sequence[str]) -> Mapping[str, Any]:
+def best(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the first of several summaries, each row as in the one in which it is best."""
+    rows = [row for document in documents for row in document["rows"]]
+    kept: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: row["ms"] if row["ratio"] is None else row["ratio"]):
+        kept.setdefault((row["group"], row["name"]), row)
+    return {**documents[0], "rows": [kept[row["group"], row["name"]] for row in documents[0]["rows"]]}
+
+
+def measure(args: Sequence[str], targets: Sequence[str] = ("tests/benchmarks",)) -> Mapping[str, Any]:
     """Run the benchmarks and return what pytest-benchmark wrote.
+
+    Args:
+        args: For pytest.
+        targets: Files, folders or single benchmarks.
 
     Raises:
         click.ClickException: They could not be run, or one failed.
@@ -216,11 +235,23 @@ def measure(args: Sequence[str]) -> Mapping[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "measured.json"
         options = ["--benchmark-enable", "--benchmark-only", "--benchmark-quiet", "--benchmark-timer=time.process_time"]
-        command = [sys.executable, "-P", "-m", "pytest", "tests/benchmarks", *options, f"--benchmark-json={out}", *args]
+        command = [sys.executable, "-P", "-m", "pytest", *targets, *options, f"--benchmark-json={out}", *args]
         done = subprocess.run(command, cwd=HERE.parent, env={"OMP_NUM_THREADS": "1", **os.environ}, check=False)
         if done.returncode:
             raise click.ClickException("a benchmark failed, or there was none to run")
         return json.loads(out.read_text(encoding="utf-8"))
+
+
+def compared(raw: Mapping[str, Any], *, again: bool) -> Moved:
+    """Compare what was measured with the committed ratios; measure what is worse again, if that may be."""
+    committed, documents = json.loads(COMMITTED.read_text(encoding="utf-8")), [summary(raw)]
+    moved = compare(committed, documents[0])
+    while again and moved.worse and len(documents) < RUNS:
+        click.echo(f"measured again, being worse: {', '.join(sorted(moved.groups))}")
+        names = [benchmark["fullname"] for benchmark in raw["benchmarks"] if benchmark["group"] in moved.groups]
+        documents.append(summary(measure([], names)))
+        moved = compare(committed, best(documents))
+    return moved
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -243,8 +274,8 @@ def main(source: Path | None, write: bool, against: bool, args: tuple[str, ...])
         COMMITTED.write_text(text, encoding="utf-8")
         PAGE.write_text(page(json.loads(text)), encoding="utf-8")
     if against:
-        moved = compare(json.loads(COMMITTED.read_text(encoding="utf-8")), document)
-        for what, sentences in zip(("worse", "better", "note"), moved, strict=True):
+        moved = compared(raw, again=source is None)
+        for what, sentences in zip(("worse", "better", "note"), moved[:3], strict=True):
             for sentence in sentences:
                 click.echo(f"{what}: {sentence}")
         if moved.worse:

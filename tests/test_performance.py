@@ -138,7 +138,7 @@ def test_a_ratio_may_get_worse_by_fifteen_percent(factor: float, worse: int, bet
 
 def test_times_may_differ_where_ratios_do_not() -> None:
     before, now = (summary(one("test_ssim", 0.2 * f), one("test_by_loop", 0.8 * f, reference="loop")) for f in (1, 3))
-    assert performance.compare(before, now) == ([], [], [])
+    assert performance.compare(before, now) == ([], [], [], set())
 
 
 def test_what_is_new_missing_or_measured_elsewhere_is_told() -> None:
@@ -152,6 +152,7 @@ def test_what_is_new_missing_or_measured_elsewhere_is_told() -> None:
             "ssim: test_old is missing",
             "the committed ratios are of another machine or other versions: numpy",
         ],
+        set(),
     )
 
 
@@ -159,6 +160,27 @@ def test_what_has_no_reference_is_held_against_its_limit() -> None:
     quick, slow = (summary(one("test_start", seconds, "start", limit_ms=300)) for seconds in (0.1, 0.31))
     assert performance.compare(slow, quick).worse == []
     assert performance.compare(quick, slow).worse == ["start: test_start takes 310 ms, and its limit is 300 ms"]
+
+
+@pytest.mark.parametrize(("times", "worse", "runs"), [((0.3, 0.29, 0.2), 0, 2), ((0.3, 0.29, 0.31), 1, 2)])
+def test_what_is_worse_by_chance_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: tuple[float, ...], worse: int, runs: int
+) -> None:
+    def measured(seconds: float) -> dict[str, Any]:
+        named = [row | {"fullname": f"file.py::{row['name']}"} for row in (one("test_ssim", seconds), PAIR[1])]
+        return raw(*named, one("test_start", 0.1, "start", limit_ms=300) | {"fullname": "file.py::test_start"})
+
+    def measure(args: list[str], targets: list[str]) -> dict[str, Any]:
+        asked.append(targets)
+        return measured(times[len(asked)])
+
+    asked: list[list[str]] = []
+    monkeypatch.setattr(performance, "measure", measure)
+    monkeypatch.setattr(performance, "COMMITTED", tmp_path / "performance.json")
+    performance.COMMITTED.write_text(json.dumps(performance.summary(measured(0.2))), encoding="utf-8")
+    assert len(performance.compared(measured(times[0]), again=True).worse) == worse
+    assert asked == [["file.py::test_ssim", "file.py::test_by_loop"]] * runs
+    assert len(performance.compared(measured(times[0]), again=False).worse) == 1
 
 
 def test_the_command_fails_and_names_what_got_worse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
