@@ -3,6 +3,7 @@
 #   make test    run the tests          make check   formatting, lint, types
 #   make fix     repair formatting      make bench   measure speed      make clean
 #   make faults  try every fault, and write docs/faults.md
+#   make bench-compare   fail if a ratio is worse than the committed one; make bench-docs commits new ones
 # PYTHON=python3.12 chooses the interpreter; VENV=folder another environment; ARGS=... goes to pytest.
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.flbench-ready
 
-.PHONY: demo test check fix docs faults bench clean
+.PHONY: demo test check fix docs faults bench bench-docs bench-compare clean
 
 demo: $(READY)
 	@$(BIN)/flbench run --method fakelocator --protocol cross_attribute
@@ -36,8 +37,13 @@ faults: $(READY)
 	@$(BIN)/python docs/render.py
 
 bench: $(READY)
-	@$(BIN)/pytest tests/benchmarks --benchmark-enable --benchmark-only \
-		--benchmark-columns=median,iqr,rounds --benchmark-sort=name $(ARGS)
+	@$(BIN)/python docs/performance.py $(ARGS)
+
+bench-docs: $(READY)
+	@$(BIN)/python docs/performance.py --write
+
+bench-compare: $(READY)
+	@$(BIN)/python docs/performance.py --compare $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache

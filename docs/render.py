@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import fault_table
+import performance
 
 from flbench.cli import main
 from flbench.method_file import MethodEntry
@@ -76,6 +77,11 @@ def synthfaces() -> str:
     for name in OFFERED:
         parts += [f"![{name}: photo, fake and M of every category](synthfaces/{name}.jpg)", ""]
     return "\n".join(parts)
+
+
+def speed() -> str:
+    """Return the page of speed, from what `make bench-docs` measured."""
+    return performance.page(json.loads(performance.COMMITTED.read_text(encoding="utf-8")))
 
 
 def method_table() -> str:
@@ -190,6 +196,7 @@ PAGES = {
     "commands.md": commands,
     "faults.md": fault_table.page,
     "methods.md": method_pages,
+    "performance.md": speed,
     "protocols.md": protocol_pages,
     "synthfaces.md": synthfaces,
 }

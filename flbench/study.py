@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -203,20 +203,23 @@ def _set_aside(path: Path) -> None:
         path.replace(path.with_name(path.name + ".bad"))
 
 
-def read_scores(folder: Path, *, hint: str) -> pd.DataFrame:
+def read_scores(folder: Path, *, hint: str, columns: Collection[str] = ()) -> pd.DataFrame:
     """Return the per-image scores in the folder of a cell, of a study or beside a board.
 
     Args:
         folder: Where the file lies.
         hint: What to do if it cannot be read.
+        columns: Those to read, as far as they are there; none: all.
 
     Raises:
         DataError: The file is missing or damaged.
     """
     import pandas as pd
+    from pyarrow.parquet import read_schema
 
     path = folder / SCORES
     try:
-        return pd.read_parquet(path)
+        known = read_schema(path).names
+        return pd.read_parquet(path, columns=[name for name in known if not columns or name in columns])
     except (OSError, ValueError) as error:
         raise DataError(f"scores {path} cannot be read: {error}", hint=hint) from error

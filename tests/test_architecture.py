@@ -348,8 +348,13 @@ def test_what_is_public_says_what_it_is(path: Path) -> None:
     assert silent == []
 
 
-def test_asking_for_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize("word", ["--help", "list", "--version"])
+def test_commands_that_only_tell_import_nothing_heavy(word: str) -> None:
     heavy = ("torch", "torchvision", "timm", "segmentation_models_pytorch", "pandas", "scipy", "skimage", "matplotlib")
-    code = f"import sys, flbench.cli; sys.exit(', '.join(name for name in {heavy!r} if name in sys.modules) or 0)"
+    code = (
+        f"import sys, flbench.cli; flbench.cli.main([{word!r}], standalone_mode=False); "
+        f"sys.exit(', '.join(name for name in {heavy!r} if name in sys.modules) or 0)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.stdout
     assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ from flbench.reporting.board import boards
 from flbench.reporting.conditions import families, kinds, phrase, telling
 from flbench.reporting.curves import draw_gamma, points
 from flbench.reporting.dots import draw_dots
-from flbench.reporting.drawing import LOOKS, marked, settings
+from flbench.reporting.drawing import LOOKS, marked, save, settings
 from flbench.reporting.heat import blocks, draw_heat
 from flbench.reporting.model import FEW, Board, Entry
 from flbench.reporting.plots import board_plots, draw_board_figures
@@ -291,6 +291,15 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path, monkeypatch: pytes
     for path in first[1::2]:
         grey = np.asarray(Image.open(path).convert("L"))
         assert grey.min() < 100 < 250 < grey.max()
+
+
+def test_a_figure_does_not_depend_on_the_files_written_before_it(tmp_path: Path) -> None:
+    (plot, *_) = board_plots(make_board(make_protocol(), {"m": 0.5}, people=4))
+    alone, both = ([tmp_path / f"{name}{suffix}" for suffix in (".svg", ".png")] for name in ("alone", "both"))
+    for file in alone:
+        save(plot.draw, [file])
+    save(plot.draw, both)
+    assert [file.read_bytes() for file in both] == [file.read_bytes() for file in alone]
 
 
 def test_only_what_shows_other_records_is_drawn_again(tmp_path: Path) -> None:

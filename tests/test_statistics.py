@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from flbench.errors import UsageError
 from flbench.scoring import resampling
-from flbench.scoring.comparison import gamma, paired_difference, tie_groups
+from flbench.scoring.comparison import gamma, mean_over, paired_difference, tie_groups
 from flbench.scoring.statistics import summarise
 
 METRICS = ("acc", "coss", "psnr", "ssim", "mae", "auroc")
@@ -182,8 +182,15 @@ def test_the_step_of_the_bootstrap_does_not_matter_to_the_bit(monkeypatch: pytes
     rows = table(9)
     whole = summarise(rows, METRICS, resamples=101)
     monkeypatch.setattr(resampling, "_BLOCK", 40)
+    monkeypatch.setattr(resampling, "_KEPT", 0)
     assert summarise(rows, METRICS, resamples=101) == whole
     assert summarise(rows, METRICS, resamples=101, seed=1) != whole
+
+
+def test_resamples_that_are_kept_are_those_that_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = resamples_of(30, 40, 3)
+    monkeypatch.setattr(resampling, "_KEPT", 0)
+    np.testing.assert_array_equal(resamples_of(30, 40, 3), kept)
 
 
 def test_resamples_draw_as_many_people_as_there_are_each_alike() -> None:
@@ -374,6 +381,22 @@ def test_several_slices_count_alike() -> None:
     assert got.n == (a["label"] == "fake").sum()
     one = paired_difference(a[a["test"] == "large"], b, "coss", resamples=100)
     assert one.value == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("metric", ["coss", "psnr", "ssim", "acc", "tpr", "auroc", "false_alarm"])
+def test_a_mean_over_slices_is_to_the_bit_the_difference_to_a_method_worth_nothing(metric: str) -> None:
+    rows = pd.concat(
+        [table(9, seed=1), failing(table(12, seed=2, test="hair"), ["fake-000-0", "real-001-0"])], ignore_index=True
+    )
+    wrong = (rows["label"] == "real").astype(float)
+    nothing = rows.assign(status="ok", score=wrong, coss=0.0, psnr=0.0, ssim=0.0, false_alarm=0.0)
+    assert mean_over(rows, metric, resamples=50) == paired_difference(rows, nothing, metric, resamples=50)
+
+
+def test_a_mean_over_slices_leaves_out_those_without_a_value() -> None:
+    rows = pd.concat([table(9, seed=1), table(9, seed=2, test="hair").query("label == 'real'")], ignore_index=True)
+    assert mean_over(rows, "coss").value == pytest.approx(rows["coss"].mean())
+    assert mean_over(rows[rows["label"] == "real"], "coss") == (None, None, None, 0)
 
 
 def test_opposite_order_gives_the_opposite_difference() -> None:

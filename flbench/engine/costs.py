@@ -7,17 +7,17 @@ estimate says so. Imports no torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flbench.data.dataset import Dataset, select_test
-from flbench.engine.plan import Cell, Fit, Plan
+from flbench.engine.plan import Fit, Plan
 from flbench.errors import RunError
 from flbench.files import write_json
-from flbench.protocol import fingerprint
+from flbench.protocol import Protocol, TestSlice, fingerprint
 from flbench.registry import MethodChoice
 from flbench.study import Study
 
@@ -27,6 +27,9 @@ START_S = 8.0
 
 KEEP = 2000
 """Measurements kept, the newest ones."""
+
+_Asked = tuple[tuple[str, ...], str, str, tuple[str, ...]]
+"""Categories and photos of a test slice, which real photos count, and the categories of its fit."""
 
 
 @dataclass(frozen=True)
@@ -77,18 +80,20 @@ def estimate(plan: Plan, study: Study, where: str, folder: Path) -> Estimate:
         if cost is None:
             unknown[fit.method.name] = None
         seconds += cost or 0.0
-    counts: dict[str, int] = {}
-    seen: set[tuple[str, str]] = set()
+    slices = _Slices(plan.dataset)
+    seen: set[tuple[str, _Asked, str]] = set()
     for cell in cells:
         cost = known.get(_key("image", cell.method, int(cell.protocol.size), where))
         if cost is None and not cell.method.entry.reference:
             unknown[cell.method.name] = None
-        for key, condition, number in _slices(cell, plan.dataset, counts):
-            images += number
-            fresh = (key, condition) not in seen
-            seen.add((key, condition))
-            scoring = known.get(_score_key(int(cell.protocol.size), where), 0.0)
-            seconds += number * ((cost or 0.0) * fresh + scoring)
+        scoring = known.get(_score_key(int(cell.protocol.size), where), 0.0)
+        for needed, asked, number in slices.of(cell.protocol):
+            for condition in cell.protocol.conditions:
+                key = (cell.fits.get(needed, cell.method.name), asked, condition)
+                fresh = key not in seen
+                seen.add(key)
+                images += number
+                seconds += number * ((cost or 0.0) * fresh + scoring)
     return Estimate(
         fits=len(plan.fits),
         fits_left=len(fits),
@@ -100,17 +105,28 @@ def estimate(plan: Plan, study: Study, where: str, folder: Path) -> Estimate:
     )
 
 
-def _slices(cell: Cell, dataset: Dataset, counts: dict[str, int]) -> Iterator[tuple[str, str, int]]:
-    """Yield what is predicted, under which condition, and how many images that is."""
-    for test in cell.protocol.test:
-        fit = cell.protocol.slice(test.fit)
-        asked = fingerprint([test.categories, test.photos, cell.protocol.scoring.reals, fit.categories])
-        if asked not in counts:
-            chosen = select_test(dataset, test, cell.protocol.scoring.reals, fit)
-            counts[asked] = len(chosen.fakes) + len(chosen.reals)
-        key = fingerprint([cell.fits.get(test.fit, cell.method.name), asked])
-        for condition in cell.protocol.conditions:
-            yield key, condition, counts[asked]
+class _Slices:
+    """The test slices of protocols with their number of images, each looked up once whatever the number of cells."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._protocols: dict[int, list[tuple[str, _Asked, int]]] = {}
+        self._counts: dict[_Asked, int] = {}
+
+    def of(self, protocol: Protocol) -> list[tuple[str, _Asked, int]]:
+        """Return for every test slice the fit it needs, what it asks for, and how many images that is."""
+        if id(protocol) not in self._protocols:  # the cells of a plan hold it, so its identity stays its own
+            self._protocols[id(protocol)] = [self._slice(test, protocol) for test in protocol.test]
+        return self._protocols[id(protocol)]
+
+    def _slice(self, test: TestSlice, protocol: Protocol) -> tuple[str, _Asked, int]:
+        reals, fit = protocol.scoring.reals, protocol.slice(test.fit)
+        asked = (test.categories, test.photos, reals, fit.categories)
+        alike = asked if test.photos == "other" else (*asked[:3], ())  # other photos alone depend on the fit
+        if alike not in self._counts:
+            chosen = select_test(self._dataset, test, reals, fit)
+            self._counts[alike] = len(chosen.fakes) + len(chosen.reals)
+        return test.fit, asked, self._counts[alike]
 
 
 def remember(plan: Plan, study: Study, folder: Path) -> None:

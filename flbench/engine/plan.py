@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeGuard
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from flbench.data.dataset import ENTIRE, Dataset, Selection, lacks_other, missing, select_test
+from flbench.data.dataset import ENTIRE, Dataset, Selection, lacks_other, select_test
 from flbench.data.images import MAX_PIXELS, pixel_limit
 from flbench.errors import MethodError, UsageError
 from flbench.protocol import Protocol, TestSlice, fingerprint
@@ -17,6 +18,9 @@ from flbench.record import Record
 from flbench.registry import MethodChoice
 from flbench.study import Study
 from flbench.targets import MARK
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +164,7 @@ def make_plan(
         ready, left_out = prepare(protocol, dataset, request)
         added = tuple(name for name in ready.conditions if name not in protocol.conditions)
         region = _region(ready, dataset, request)
+        origin, prepared = protocol.fingerprint, ready.fingerprint
         for method in methods:
             for seed in seeds if method.entry.trains else (0,):
                 own = _fits(method, ready, dataset, seed, request.cap) if method.entry.trains else {}
@@ -168,7 +173,7 @@ def make_plan(
                     id="",
                     method=method,
                     protocol=ready,
-                    origin=protocol.fingerprint,
+                    origin=origin,
                     seed=seed,
                     fits={name: fit.id for name, fit in own.items()},
                     mapping=dict(request.mapping),
@@ -176,7 +181,7 @@ def make_plan(
                     region=region,
                     added=added,
                 )
-                cell = replace(cell, id=_cell_id(cell, dataset))
+                cell = replace(cell, id=_cell_id(cell, dataset, prepared))
                 cells[cell.id] = cell
     return Plan(dataset=dataset, units=_units(fits, list(cells.values())))
 
@@ -191,8 +196,10 @@ def prepare(protocol: Protocol, dataset: Dataset, request: Request) -> tuple[Pro
     if ready.size == "dataset":
         ready = ready.model_copy(update={"size": dataset.about.size})
     used = {test.fit for test in ready.test}
-    absent = [c for fit in ready.fit if fit.name in used for c in missing(dataset, fit.categories, "train")]
-    have = _some([str(category) for category in dataset.categories()])
+    counts = _counts(dataset)
+    trained, tested = (set(counts.index[counts[split] > 0]) for split in ("train", "test"))
+    absent = [c for fit in ready.fit if fit.name in used for c in fit.categories if c not in trained]
+    have = _some(list(counts.index[:-1]))
     if absent:
         raise UsageError(
             f"{protocol.label} fits on {_some(absent)}, which {dataset.label} does not have (it has {have})",
@@ -204,9 +211,9 @@ def prepare(protocol: Protocol, dataset: Dataset, request: Request) -> tuple[Pro
             f"{protocol.label} tests on real photos of another database, and {dataset.label} has none",
             hint="add some: flbench data import photos --real FOLDER --database NAME --into DATASET",
         )
-    left_out = tuple(test.name for test in ready.test if test in alone or missing(dataset, test.categories, "test"))
+    left_out = tuple(test.name for test in ready.test if test in alone or not tested.issuperset(test.categories))
     if left_out and not request.allow_missing:
-        names = _some([c for test in ready.test for c in missing(dataset, test.categories, "test")])
+        names = _some([c for test in ready.test for c in test.categories if c not in tested])
         raise UsageError(
             f"{protocol.label} tests on {names}, which {dataset.label} does not have (it has {have})",
             hint="--allow-missing runs the rest and marks the record; --map OLD=NEW uses another category",
@@ -216,6 +223,12 @@ def prepare(protocol: Protocol, dataset: Dataset, request: Request) -> tuple[Pro
         raise UsageError(f"{protocol.label} has no test slice left on {dataset.label} (it has {have})")
     kept = tuple(fit for fit in ready.fit if fit.name in {test.fit for test in tests})
     return ready.model_copy(update={"test": tests, "fit": kept}), left_out
+
+
+@lru_cache(maxsize=2)
+def _counts(dataset: Dataset) -> pd.DataFrame:
+    """Return what `Dataset.counts` says: every protocol asks, and a manifest may be long."""
+    return dataset.counts()
 
 
 def _some(names: Sequence[str], most: int = 12) -> str:
@@ -271,12 +284,13 @@ def _fits(method: MethodChoice, protocol: Protocol, dataset: Dataset, seed: int,
     return found
 
 
-def _cell_id(cell: Cell, dataset: Dataset) -> str:
+def _cell_id(cell: Cell, dataset: Dataset, prepared: str) -> str:
+    """Return the identifier of a cell; `prepared` is the fingerprint of its protocol, the same for many cells."""
     content = {
         "method": cell.method.entry.name,
         "source": cell.method.entry.source,
         "options": cell.method.options,
-        "protocol": cell.protocol.fingerprint,
+        "protocol": prepared,
         "origin": cell.origin,
         "dataset": dataset.fingerprint,
         "fits": dict(cell.fits),

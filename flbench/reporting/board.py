@@ -17,7 +17,7 @@ from flbench.protocol import LOWER_IS_BETTER, Protocol, TestSlice, fingerprint
 from flbench.record import ProtocolInfo, Record, Result, Value
 from flbench.reporting.model import Board, Entry, Key, Place, Row, Slice
 from flbench.reporting.words import TITLES, Number, clean, number_of
-from flbench.scoring.comparison import paired_difference, tie_groups
+from flbench.scoring.comparison import mean_over, tie_groups
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -235,14 +235,9 @@ def _mean_over(entries: Sequence[Entry], tests: Sequence[str], metric: str) -> N
     if len(means) > 1:
         return Number(value=fmean(means), std=stdev(means))
     scores = entries[0].scores
-    column = "score" if metric in SCORE_METRICS else metric
-    if scores is None or column not in scores:
+    if scores is None or _column_of(metric) not in scores:
         return Number(value=means[0])
-    ranking = _ranking_scores(scores, tests)
-    # The distance from a method worth zero is the mean itself: one whose values are, or whose every call is wrong.
-    wrong = (ranking["label"] == "real").astype(float)
-    nothing = ranking.assign(status="ok", **{column: wrong if column == "score" else 0.0})
-    interval = paired_difference(ranking, nothing, metric)
+    interval = mean_over(_ranking_scores(scores, tests), metric)
     return Number(value=means[0], low=interval.low, high=interval.high)
 
 
@@ -250,17 +245,21 @@ def _ranking_scores(scores: pd.DataFrame, tests: Sequence[str]) -> pd.DataFrame:
     return scores[(scores["condition"] == "clean") & scores["test"].isin(tests)]
 
 
-def _over_seeds(entries: Sequence[Entry], tests: Sequence[str]) -> pd.DataFrame:
-    """Return per-image scores averaged over the seeds; an image that failed under one seed counts as failed."""
+def _over_seeds(entries: Sequence[Entry], tests: Sequence[str], metric: str) -> pd.DataFrame:
+    """Return a metric per image, averaged over the seeds; an image that failed under one seed counts as failed."""
     import pandas as pd
 
     tables = [_ranking_scores(entry.scores, tests) for entry in entries if entry.scores is not None]
     if len(tables) == 1:
         return tables[0]
     whole = pd.concat(tables, ignore_index=True).sort_values("status", key=lambda status: status == "ok", kind="stable")
-    rules = {name: "mean" if whole[name].dtype.kind == "f" else "first" for name in whole.columns}
-    groups = whole.groupby(["test", "condition", "sample_id"], sort=True, as_index=False)
-    return groups.agg({name: rule for name, rule in rules.items() if name not in ("test", "condition", "sample_id")})
+    rules = {"identity": "first", "label": "first", "status": "first", _column_of(metric): "mean"}
+    return whole.groupby(["test", "condition", "sample_id"], sort=True, as_index=False).agg(rules)
+
+
+def _column_of(metric: str) -> str:
+    """Return the column of per-image scores that a metric is computed from."""
+    return "score" if metric in SCORE_METRICS else metric
 
 
 def _notes(entries: Sequence[Entry], numbers: Mapping[tuple[str, str], Mapping[str, Number]]) -> tuple[str, ...]:
@@ -297,7 +296,7 @@ def _ordered(rows: Sequence[Row], primary: str, tests: Sequence[str], rank: bool
 
     ranked = sorted((row for row in rows if row.place == "ranked"), key=by_value)
     if rank and ranked:
-        tables = [_over_seeds(row.entries, tests) for row in ranked]
+        tables = [_over_seeds(row.entries, tests, primary) for row in ranked]
         ranks = tie_groups(tables, primary)
         ranked = [replace(row, rank=text) for row, text in zip(ranked, ranks, strict=True)]
     references = sorted((row for row in rows if row.place == "reference"), key=by_value)

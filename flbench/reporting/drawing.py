@@ -104,14 +104,23 @@ def save(draw: Callable[[], Figure], files: Sequence[Path], mark: str = "", *, d
     Raises:
         RunError: A file cannot be written.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     with settings():
         figure = draw()
+        figure.dpi = dpi
+        if engine := figure.get_layout_engine():  # costs as much as drawing, and need not be done for each file
+            engine.execute(figure)
+            figure.set_layout_engine("none")
+        told = {"Description": f"{MARK} {mark}"} if mark else {}
         for file in files:
-            kind = "svg" if file.suffix.lower() == ".svg" else "png"
-            metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {"Software": None}
-            metadata |= {"Description": f"{MARK} {mark}"} if mark else {}
             with replacing(file) as path:
-                figure.savefig(path, format=kind, dpi=dpi, metadata=metadata)
+                if file.suffix.lower() == ".svg":
+                    FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None, **told})
+                else:
+                    figure.dpi = dpi  # an SVG has left its own
+                    FigureCanvasAgg(figure).print_png(path, metadata={"Software": None, **told})
 
 
 def marked(path: Path, mark: str = "") -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,12 +71,21 @@ def board_plots(board: Board) -> list[Plot]:
 
 
 def draw_board_figures(board: Board, into: Path, stem: str = "") -> list[Path]:
-    """Draw the figures of a board as `<stem>-<name>.svg` and `.png`; what is drawn already stays as it is.
+    """Draw the figures of a board, as `draw_plots` does; `stem` is "" for the protocol's name.
+
+    Raises:
+        RunError: A file cannot be written.
+    """
+    return draw_plots(board_plots(board), into, stem or board.key.protocol)
+
+
+def draw_plots(plots: Iterable[Plot], into: Path, stem: str) -> list[Path]:
+    """Draw figures as `<stem>-<name>.svg` and `.png`; what is drawn already stays as it is.
 
     Args:
-        board: The board.
+        plots: The figures of a board.
         into: Folder.
-        stem: What file names start with; "" for the protocol's name.
+        stem: What file names start with.
 
     Returns:
         The files that were written.
@@ -85,8 +94,8 @@ def draw_board_figures(board: Board, into: Path, stem: str = "") -> list[Path]:
         RunError: A file cannot be written.
     """
     written = []
-    for plot in board_plots(board):
-        files = plot.files(into, stem or board.key.protocol)
+    for plot in plots:
+        files = plot.files(into, stem)
         if not all(is_drawn(file, plot) for file in files):
             save(plot.draw, files, plot.mark)
             written += files

@@ -21,6 +21,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -32,8 +33,9 @@ from flbench.record import Record, read_record
 from flbench.reporting.board import age, boards
 from flbench.reporting.drawing import SUFFIXES, marked
 from flbench.reporting.model import SHOWN_CASES, SHOWN_PANEL, Board, Entry, Key
-from flbench.reporting.plots import Plot, board_plots, draw_board_figures, is_drawn
+from flbench.reporting.plots import Plot, board_plots, draw_plots, is_drawn
 from flbench.reporting.render import MARK, Listed, Picture, conventions_page, index, markdown
+from flbench.scoring.resampling import MATCH
 from flbench.study import CASES, PANEL, RECORD, SCORES, read_scores
 
 INDEX = "README.md"
@@ -54,14 +56,18 @@ class _Page:
     def href(self) -> str:
         return f"{self.home}/{self.stem}.md"
 
+    @cached_property
+    def figures(self) -> list[Plot]:
+        """What there is to draw: which follows from all scores, and is asked several times."""
+        return board_plots(self.board)
+
     def plots(self, into: Path) -> dict[Path, Plot]:
         """Return the files of its figures."""
-        return {file: plot for plot in board_plots(self.board) for file in plot.files(into / self.home, self.stem)}
+        return {file: plot for plot in self.figures for file in plot.files(into / self.home, self.stem)}
 
     def texts(self) -> dict[str, str]:
         """Return what its markdown files must say."""
-        plots = board_plots(self.board)
-        pictures = [Picture(plot.caption, *(file.name for file in plot.files(Path(), self.stem))) for plot in plots]
+        pictures = [Picture(p.caption, *(file.name for file in p.files(Path(), self.stem))) for p in self.figures]
         beside = f"{self.stem}{CONVENTIONS}.md"
         conventions = conventions_page(self.board, f"{self.stem}.md")
         made = {self.href: markdown(self.board, pictures, beside if conventions else "")}
@@ -103,7 +109,7 @@ def publish(study_records: Iterable[tuple[Record, Path]], protocols: Mapping[str
     for path, text in texts.items():
         written += _changed(into / path, text)
     for page in pages:
-        written += draw_board_figures(page.board, into / page.home, page.stem)
+        written += draw_plots(page.figures, into / page.home, page.stem)
     for old in _left_over(into, texts, pages):
         old.unlink()
     return sorted(set(written))
@@ -186,7 +192,8 @@ def _entry(folder: Path, home: Path) -> Entry:
     """
     record = read_record(folder / RECORD)
     there = (folder / SCORES).exists()
-    scores = read_scores(folder, hint="publish the cell again") if there else None
+    needed = (*MATCH, "identity", "label", "status", "score", record.protocol.primary)
+    scores = read_scores(folder, hint="publish the cell again", columns=needed) if there else None
     shown = {name: record.dataset.publishable and (folder / name).exists() for name in (SHOWN_PANEL, SHOWN_CASES)}
     beside = folder.relative_to(home).as_posix()
     return Entry(record=record, scores=scores, folder=beside, panel=shown[SHOWN_PANEL], cases=shown[SHOWN_CASES])

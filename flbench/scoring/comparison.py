@@ -92,6 +92,42 @@ def paired_difference(
     return Difference(float(np.mean(differences)), low, high, n)
 
 
+def mean_over(scores: pd.DataFrame, metric: str, *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
+    """Return the plain mean of a metric over the slices and conditions of a table: its difference to nothing.
+
+    Slices without a value are left out. Failed and undefined images count as in `summarise`.
+
+    Args:
+        scores: One row per image.
+        metric: A name that `summarise` knows.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the resamples.
+
+    Raises:
+        UsageError: An unknown metric.
+        ValueError: A sample twice within a slice and condition.
+    """
+    check_known([metric])
+    table = sorted_rows(scores)
+    people, codes = people_of(table)
+    statistics: list[Statistic] = []
+    values = []
+    n = 0
+    for rows in table.groupby(["test", "condition"], sort=True).indices.values():
+        column = column_of(table.iloc[rows], metric)
+        statistic = statistic_of(column, codes[rows], people)
+        value = statistic.plain(people)
+        if not math.isnan(value):
+            statistics.append(statistic)
+            values.append(value)
+            n += int(column.counts.sum())
+    if not values:
+        return Difference(None, None, None, 0)
+    drawn = bootstrap(statistics, people, resamples, seed)
+    fewest = min(statistics, key=lambda statistic: statistic.people)
+    return Difference(float(np.mean(values)), *interval_of(np.mean(drawn, axis=0), fewest), n)
+
+
 def gamma(
     degraded: pd.DataFrame, clean: pd.DataFrame, metric: str, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Value:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -39,6 +40,9 @@ MATCH = ["test", "condition", "sample_id"]
 
 # Measured: steps of 1 MiB of float64 stay in the cache; they also bound the memory for any number of images.
 _BLOCK = 1 << 17
+
+# Resamples of so many counts are kept, in 32 MiB: methods are compared on the same people over and over.
+_KEPT = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -96,12 +100,20 @@ class Statistic(ABC):
     width: int
 
     @abstractmethod
-    def of(self, drawn: Float) -> Float:
-        """Return float64 (r,), NaN where nothing was drawn, for float64 (r, identities) how often each was drawn."""
+    def of(self, drawn: Float, counted: dict[bytes, Float]) -> Float:
+        """Return the number for each resample.
+
+        Args:
+            drawn: float64 (r, identities), how often each was drawn.
+            counted: What statistics of the same resamples share; they add to it.
+
+        Returns:
+            float64 (r,), NaN where nothing was drawn.
+        """
 
     def plain(self, people: int) -> float:
         """Return the number for the sample itself: every identity once."""
-        return float(self.of(np.ones((1, people)))[0])
+        return float(self.of(np.ones((1, people)), {})[0])
 
 
 class Mean(Statistic):
@@ -113,12 +125,15 @@ class Mean(Statistic):
         self.counts = np.bincount(codes[counts], minlength=people).astype(np.float64)
         self.people = int(np.count_nonzero(self.counts))
         self.width = people
+        self._images = self.counts.tobytes()
 
-    def of(self, drawn: Float) -> Float:
-        """Return the ratio of the sums of those drawn."""
+    def of(self, drawn: Float, counted: dict[bytes, Float]) -> Float:
+        """Return the ratio of the sums of those drawn; metrics of the same images share the lower one."""
         # einsum and not @: a threaded BLAS may add in another order from run to run.
+        if self._images not in counted:
+            counted[self._images] = np.einsum("ri,i->r", drawn, self.counts)
+        count = counted[self._images]
         total = np.einsum("ri,i->r", drawn, self.sums)
-        count = np.einsum("ri,i->r", drawn, self.counts)
         return np.divide(total, count, out=np.full(len(drawn), np.nan), where=count > 0)
 
 
@@ -141,7 +156,7 @@ class Auroc(Statistic):
         self.people = min(len(np.unique(self.fake_codes)), len(np.unique(self.real_codes)))
         self.width = max(people, len(codes))
 
-    def of(self, drawn: Float) -> Float:
+    def of(self, drawn: Float, counted: dict[bytes, Float]) -> Float:
         """Return the area with every image counted as often as its identity was drawn."""
         weights = drawn[:, self.fake_codes]
         running = np.zeros((len(drawn), len(self.real_codes) + 1))
@@ -168,21 +183,41 @@ def bootstrap(statistics: Sequence[Statistic], people: int, resamples: int, seed
     step = max(1, _BLOCK // max(1, *(statistic.width for statistic in statistics)))
     start = 0
     for drawn in draws(people, resamples, seed, step):
+        counted: dict[bytes, Float] = {}
         for row, statistic in zip(replicates, statistics, strict=True):
-            row[start : start + len(drawn)] = statistic.of(drawn)
+            row[start : start + len(drawn)] = statistic.of(drawn, counted)
         start += len(drawn)
     return replicates
 
 
 def draws(people: int, resamples: int, seed: int, step: int) -> Iterator[Float]:
     """Yield float64 (at most `step`, people), how often each identity is drawn; the same numbers for every `step`."""
+    if people * resamples <= _KEPT and people <= np.iinfo(np.uint16).max:
+        kept = _kept(people, resamples, seed)
+        yield from (kept[start : start + step].astype(np.float64) for start in range(0, len(kept), step))
+    else:
+        yield from (drawn.astype(np.float64) for drawn in _drawn(people, resamples, seed, step))
+
+
+@lru_cache(maxsize=1)
+def _kept(people: int, resamples: int, seed: int) -> NDArray[np.uint16]:
+    """Return uint16 (resamples, people): all that `_drawn` yields."""
+    counts = np.empty((resamples if people else 0, people), np.uint16)
+    start = 0
+    for drawn in _drawn(people, resamples, seed, max(1, _BLOCK // max(1, people))):
+        counts[start : start + len(drawn)] = drawn
+        start += len(drawn)
+    return counts
+
+
+def _drawn(people: int, resamples: int, seed: int, step: int) -> Iterator[Ints]:
+    """Yield int64 (at most `step`, people), how often each identity is drawn."""
     generator = np.random.default_rng(seed)
     for start in range(0, resamples if people else 0, step):
         rows = min(step, resamples - start)
         drawn = generator.integers(0, people, size=(rows, people))
         drawn += people * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * people)
-        yield counts.reshape(rows, people).astype(np.float64)
+        yield np.bincount(drawn.ravel(), minlength=rows * people).reshape(rows, people)
 
 
 def interval_of(replicates: Float, statistic: Statistic) -> tuple[float | None, float | None]:
@@ -225,9 +260,11 @@ def people_of(table: pd.DataFrame) -> tuple[int, Ints]:
 
 def matched(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows of both tables that have a partner in the other one, in one order."""
-    first, second = (sorted_rows(table).set_index(MATCH, drop=False) for table in (a, b))
-    first = first[first.index.isin(second.index)].reset_index(drop=True)
-    second = second[second.index.isin(pd.MultiIndex.from_frame(first[MATCH]))].reset_index(drop=True)
+    first, second = sorted_rows(a), sorted_rows(b)
+    if not first[MATCH].equals(second[MATCH]):
+        keys = [pd.MultiIndex.from_frame(table[MATCH]) for table in (first, second)]
+        first = first[keys[0].isin(keys[1])].reset_index(drop=True)
+        second = second[keys[1].isin(keys[0])].reset_index(drop=True)
     if not (first[["label", "identity"]].astype(str) == second[["label", "identity"]].astype(str)).all(axis=None):
         raise ValueError("a sample has another label or identity in the other table")
     return first, second

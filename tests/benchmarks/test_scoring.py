@@ -30,12 +30,15 @@ def maps(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.benchmark(group="ssim of 16 maps")
 def test_ssim(benchmark: BenchmarkFixture, maps: tuple[np.ndarray, np.ndarray]) -> None:
+    benchmark.extra_info["images"] = IMAGES
     values = benchmark(ssim, *maps)
     assert values.shape == (IMAGES,)
 
 
 @pytest.mark.benchmark(group="ssim of 16 maps")
 def test_ssim_scikit_image(benchmark: BenchmarkFixture, maps: tuple[np.ndarray, np.ndarray]) -> None:
+    benchmark.extra_info.update(reference="scikit-image", images=IMAGES)
+
     def loop() -> list[float]:
         return [
             structural_similarity(t.astype(float), p.astype(float), data_range=1.0) for t, p in zip(*maps, strict=True)
@@ -47,11 +50,14 @@ def test_ssim_scikit_image(benchmark: BenchmarkFixture, maps: tuple[np.ndarray, 
 
 @pytest.mark.benchmark(group="every map metric of 16 maps")
 def test_map_metrics(benchmark: BenchmarkFixture, maps: tuple[np.ndarray, np.ndarray]) -> None:
+    benchmark.extra_info["images"] = IMAGES
     assert len(benchmark(map_metrics, *maps)) == 4
 
 
 @pytest.mark.benchmark(group="every map metric of 16 maps")
 def test_map_metrics_scikit(benchmark: BenchmarkFixture, maps: tuple[np.ndarray, np.ndarray]) -> None:
+    benchmark.extra_info.update(reference="scikit-image, scikit-learn", images=IMAGES)
+
     def loop() -> list[tuple[float, ...]]:
         return [
             (
@@ -90,6 +96,7 @@ def test_auroc(benchmark: BenchmarkFixture, scores: pd.DataFrame) -> None:
 
 @pytest.mark.benchmark(group="auroc of 2,000 images")
 def test_auroc_scikit_learn(benchmark: BenchmarkFixture, scores: pd.DataFrame) -> None:
+    benchmark.extra_info["reference"] = "scikit-learn"
     fake = (scores["label"] == "fake").to_numpy()
     value = benchmark(roc_auc_score, fake, scores["score"].to_numpy())
     assert value == pytest.approx(auroc(scores["score"].to_numpy(), fake), abs=1e-12)
@@ -97,13 +104,15 @@ def test_auroc_scikit_learn(benchmark: BenchmarkFixture, scores: pd.DataFrame) -
 
 @pytest.mark.benchmark(group="2,000 resamples of 1,000 people")
 def test_summarise(benchmark: BenchmarkFixture, scores: pd.DataFrame) -> None:
+    benchmark.extra_info["what"] = "nine metrics, AUROC among them"
     values = benchmark(summarise, scores, ("acc", "coss", "psnr", "ssim", "mae", "auroc"))
     assert values["auroc"].low < values["auroc"].value < values["auroc"].high
 
 
 @pytest.mark.benchmark(group="2,000 resamples of 1,000 people")
 def test_one_column_by_loop(benchmark: BenchmarkFixture, scores: pd.DataFrame) -> None:
-    """One metric only; `summarise` does nine and the AUROC in its time."""
+    """One metric only; `summarise` does nine, one of them the AUROC."""
+    benchmark.extra_info["reference"] = "one mean by a loop"
     values = scores["coss"].dropna().to_numpy()
 
     def loop() -> tuple[float, ...]:
