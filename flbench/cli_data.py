@@ -157,7 +157,7 @@ def show_data(data: str, profile: str, sheet: Path | None, as_json: bool) -> Non
         dataset = jobs.open_dataset(data, profile, progress=progress)
     if as_json:
         about = dataset.about.model_dump(mode="json")
-        counts = json.loads(dataset.counts().to_json(orient="index"))
+        counts = json.loads(dataset.counts.to_json(orient="index"))
         console.json_out(about | {"fingerprint": dataset.fingerprint, "counts": counts, "folder": str(dataset.folder)})
     else:
         console.dataset_card(dataset)

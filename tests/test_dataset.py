@@ -18,7 +18,6 @@ from flbench.data.dataset import (
     Dataset,
     lacks_other,
     leaks,
-    missing,
     read_dataset,
     select_fit,
     select_test,
@@ -129,10 +128,10 @@ def test_label_categories_and_counts(tmp_path: Path) -> None:
     assert dataset.label == "tiny v1"
     assert dataset.categories() == [Category("stgan", "bald"), Category("stgan", "smile")]
     # Numbers 0, 3, 6, 9 are train, two of them odd, and so on.
-    assert dataset.counts().loc["stgan/bald"].tolist() == [4, 4, 4]
-    assert dataset.counts().loc["stgan/smile"].tolist() == [2, 2, 2]
-    assert dataset.counts().loc["real"].tolist() == [4, 4, 4]
-    assert dataset.counts().columns.tolist() == list(SPLITS)
+    assert dataset.counts.loc["stgan/bald"].tolist() == [4, 4, 4]
+    assert dataset.counts.loc["stgan/smile"].tolist() == [2, 2, 2]
+    assert dataset.counts.loc["real"].tolist() == [4, 4, 4]
+    assert dataset.counts.columns.tolist() == list(SPLITS)
 
 
 def refused(tmp_path: Path, *rows: dict[str, str]) -> str:
@@ -603,18 +602,6 @@ def test_a_photo_without_a_database_is_no_other_one() -> None:
 def test_other_photos_need_to_know_the_fit() -> None:
     with pytest.raises(ValueError, match="test 'o' takes photos of other databases"):
         select_test(in_memory(table()), OTHER, "all")
-
-
-def test_a_slice_without_categories_misses_none() -> None:
-    assert missing(in_memory(table()), OTHER.categories, "test") == []
-
-
-def test_missing_names_categories_without_fakes_in_the_split(tmp_path: Path) -> None:
-    rows = table(6)[lambda t: ~((t["attribute"] == "smile") & (t["split"] == "test"))]
-    dataset = write_dataset(tmp_path, ABOUT, rows)
-    asked = ["stgan/smile", "stgan/bald", "attgan/bald"]
-    assert missing(dataset, asked, "test") == ["stgan/smile", "attgan/bald"]
-    assert missing(dataset, asked, "train") == ["attgan/bald"]
 
 
 def test_fault_38_leaks_name_identities_and_contents_in_several_splits() -> None:

@@ -76,7 +76,7 @@ def test_a_second_category_reuses_photos_and_splits(source: Path) -> None:
     assert report.skipped == [(f"{name}.png", "no fake has its name") for name in NAMES[:5]]
     dataset = read_dataset(source / "data")
     assert dataset.about.version == "2"
-    assert dataset.counts().sum(axis=1).to_dict() == {"stargan/bald": 20, "stargan/smile": 15, "real": 20}
+    assert dataset.counts.sum(axis=1).to_dict() == {"stargan/bald": 20, "stargan/smile": 15, "real": 20}
     assert dataset.manifest.groupby("identity")["split"].nunique().max() == 1
     assert leaks(dataset.manifest) == []
 
@@ -396,4 +396,4 @@ def test_real_stargan_pairs(tmp_path: Path) -> None:
     dataset = read_dataset(tmp_path / "data")
     assert dataset.about.size == 128
     assert leaks(dataset.manifest) == []
-    assert dataset.counts().loc["real"].sum() == 40
+    assert dataset.counts.loc["real"].sum() == 40

@@ -32,7 +32,6 @@ __all__ = [
     "Selection",
     "lacks_other",
     "leaks",
-    "missing",
     "read_dataset",
     "select_fit",
     "select_test",
@@ -179,8 +178,9 @@ class Dataset:
         pairs = fakes[["generator", "attribute"]].drop_duplicates()
         return sorted(Category(*pair) for pair in pairs.itertuples(index=False, name=None))
 
+    @cached_property
     def counts(self) -> pd.DataFrame:
-        """Return the number of images: a row per category and a last row `real`, a column per split."""
+        """Number of images: a row per category and a last row `real`, a column per split."""
         rows = self.manifest
         kind = (rows["generator"] + "/" + rows["attribute"]).where(rows["label"] == "fake", "real")
         table = pd.crosstab(kind, rows["split"])
@@ -294,13 +294,6 @@ def lacks_other(dataset: Dataset, fit: FitSlice) -> bool:
     """Tell whether the test split has no real photo of another database than those a fit slice learnt from."""
     rows = dataset.manifest[(dataset.manifest["split"] == "test") & (dataset.manifest["label"] == "real")]
     return bool(_from(rows, _learnt_from(dataset, fit)).all())
-
-
-def missing(dataset: Dataset, categories: Iterable[str], split: str) -> list[str]:
-    """Return those of the categories that have no fakes in a split."""
-    rows = dataset.manifest[(dataset.manifest["split"] == split) & (dataset.manifest["label"] == "fake")]
-    there = set(rows["generator"] + "/" + rows["attribute"])
-    return [category for category in categories if category not in there]
 
 
 def leaks(manifest: pd.DataFrame) -> list[str]:

@@ -216,7 +216,7 @@ def _look_at_polarity(
 
 def _empty_categories(dataset: Dataset) -> list[Finding]:
     """Find categories without fakes, or without fakes in a split; one whose fakes are all for testing is whole."""
-    counts = dataset.counts()
+    counts = dataset.counts
     findings = []
     for category in dataset.about.categories:
         if category not in counts.index:

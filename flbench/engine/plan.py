@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from flbench.data.dataset import ENTIRE, Dataset, Selection, lacks_other, select_test
@@ -20,7 +19,7 @@ from flbench.study import Study
 from flbench.targets import MARK
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,13 +195,14 @@ def prepare(protocol: Protocol, dataset: Dataset, request: Request) -> tuple[Pro
     if ready.size == "dataset":
         ready = ready.model_copy(update={"size": dataset.about.size})
     used = {test.fit for test in ready.test}
-    counts = _counts(dataset)
-    trained, tested = (set(counts.index[counts[split] > 0]) for split in ("train", "test"))
+    counts = dataset.counts.drop(index="real")
+    trained, tested = (dict.fromkeys(counts.index[counts[split] > 0]) for split in ("train", "test"))
     absent = [c for fit in ready.fit if fit.name in used for c in fit.categories if c not in trained]
-    have = _some(list(counts.index[:-1]))
+    have = _some(list(tested))
     if absent:
         raise UsageError(
-            f"{protocol.label} fits on {_some(absent)}, which {dataset.label} does not have (it has {have})",
+            f"{protocol.label} fits on {_some(absent)}, which {dataset.label} has no training images of"
+            f" (it has of {_some(list(trained))})",
             hint="use --map OLD=NEW, such as --map stgan=stargan, or import the category",
         )
     alone = [test for test in ready.test if test.photos == "other" and lacks_other(dataset, ready.slice(test.fit))]
@@ -211,7 +211,7 @@ def prepare(protocol: Protocol, dataset: Dataset, request: Request) -> tuple[Pro
             f"{protocol.label} tests on real photos of another database, and {dataset.label} has none",
             hint="add some: flbench data import photos --real FOLDER --database NAME --into DATASET",
         )
-    left_out = tuple(test.name for test in ready.test if test in alone or not tested.issuperset(test.categories))
+    left_out = tuple(test.name for test in ready.test if test in alone or not set(test.categories) <= set(tested))
     if left_out and not request.allow_missing:
         names = _some([c for test in ready.test for c in test.categories if c not in tested])
         raise UsageError(
@@ -223,12 +223,6 @@ def prepare(protocol: Protocol, dataset: Dataset, request: Request) -> tuple[Pro
         raise UsageError(f"{protocol.label} has no test slice left on {dataset.label} (it has {have})")
     kept = tuple(fit for fit in ready.fit if fit.name in {test.fit for test in tests})
     return ready.model_copy(update={"test": tests, "fit": kept}), left_out
-
-
-@lru_cache(maxsize=2)
-def _counts(dataset: Dataset) -> pd.DataFrame:
-    """Return what `Dataset.counts` says: every protocol asks, and a manifest may be long."""
-    return dataset.counts()
 
 
 def _some(names: Sequence[str], most: int = 12) -> str:

@@ -239,7 +239,7 @@ def _gamma(result: Result, metric: str) -> str:
 
 def dataset_tables(dataset: Dataset) -> list[Table]:
     """Return what a data set says about itself, and its images per category and split."""
-    about, counts = dataset.about, dataset.counts()
+    about, counts = dataset.about, dataset.counts
     said: list[tuple[str, object]] = [("data set", dataset.label), ("title", about.title), ("folder", dataset.folder)]
     said += [("size", f"{about.size} × {about.size}"), ("licence", about.licence), ("note", about.note)]
     said += [("fingerprint", dataset.fingerprint)]
