@@ -112,7 +112,7 @@ def evaluate_slice(task: Task, predict: Recall, frames: Frames, timer: Timer, ev
     cases = CASES if clean and task.shown and scoring.primary in (*WORST, "false_alarm") else 0
     chooser = Chooser(task.shown, cases, lower_is_better=scoring.primary in LOWER_IS_BETTER)
     shown_label = "fake" if len(task.chosen.fakes) else "real"
-    samples = pd.concat([task.chosen.fakes, task.chosen.reals], ignore_index=True)
+    samples = pd.concat([rows[[*_SAMPLE, "source"]] for rows in task.chosen], ignore_index=True)
     table = _Table(samples, metrics)
     for row, example, outcome in _outcomes(task, samples, predict, frames, events):
         if isinstance(example, dict):
