@@ -291,6 +291,7 @@ def test_13_another_sha256(
     assert "net.safetensors: sha256 differs" in error_of(said)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 @pytest.mark.fault(14, "TorchScript, an exported program, and an archive that torch did not write")
 @pytest.mark.parametrize("form", ["script", "exported", "compressed", "npz"])
 def test_14_formats_that_hold_programs(state: State, tmp_path: Path, look: Look, form: str, observed: Observed) -> None:

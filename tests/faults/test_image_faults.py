@@ -21,7 +21,10 @@ from flbench.data import decoding
 from flbench.data.dataset import Dataset, write_dataset
 from flbench.study import SCORES, Study
 
-pytestmark = [pytest.mark.usefixtures("here"), pytest.mark.filterwarnings("ignore::UserWarning:PIL")]
+pytestmark = [
+    pytest.mark.usefixtures("here"),
+    pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning"),
+]
 RNG = np.random.default_rng(3)
 SIDE = 32
 Bad = Callable[[Path], object]
@@ -66,7 +69,8 @@ def seen(outcome: Outcome) -> str:
     status, reason = outcome.bad()
     assert outcome.record.status == "partial"
     assert outcome.record.reason in outcome.done.stderr
-    return f"{status}: {reason}; {outcome.record.reason}"
+    told = reason if status in reason else f"{status}: {reason}"
+    return f"{told}; {outcome.record.reason}"
 
 
 def header(width: int, height: int) -> bytes:
