@@ -288,11 +288,16 @@ def laid_over(image: np.ndarray, fakeness: np.ndarray) -> np.ndarray:
 
 
 def _csv(seen: Sequence[Seen]) -> str:
+    """Return a row per image; a text that a spreadsheet would take for a formula starts with an apostrophe."""
     text = StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Seen)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(one) for one in seen)
+    writer.writerows({key: _no_formula(value) for key, value in asdict(one).items()} for one in seen)
     return text.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def summary_table(seen: Sequence[Seen], ready: Ready) -> Table:
