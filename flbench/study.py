@@ -66,12 +66,15 @@ class Study:
         """Return what `fit.json` says, or None if the fit is not done."""
         path = self.fit_folder(fit) / FIT
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(document, dict):
+                return document
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):
-            _set_aside(path)
-            return None
+        except (OSError, ValueError, RecursionError):
+            pass
+        _set_aside(path)
+        return None
 
     def record(self, cell: str) -> Record | None:
         """Return the record of a cell, or None if the cell is not done; a damaged record is set aside."""
