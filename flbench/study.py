@@ -32,6 +32,10 @@ CASES = "cases.png"
 FIT = "fit.json"
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.txt"
+ROW = ("test", "condition", "sample_id")
+"""Columns of the per-image scores that tell one row from another."""
+TEXTS = (*ROW, "identity", "label", "status")
+"""Columns of the per-image scores that are always there and hold text; the others hold numbers, but for `reason`."""
 GRACE_SECONDS = 5.0
 """How long a command waits for a lock without `--wait`: a process whose driver was killed needs a moment to notice."""
 
@@ -166,12 +170,21 @@ def read_scores(folder: Path, *, hint: str) -> pd.DataFrame:
         hint: What to do if it cannot be read.
 
     Raises:
-        DataError: The file is missing or damaged.
+        DataError: The file is missing or damaged, or its rows cannot be told apart.
     """
     import pandas as pd
 
     path = folder / SCORES
     try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+        scores = pd.read_parquet(path)
+    except Exception as error:  # of damaged files, pandas raises whatever it trips over: OSError, ValueError, KeyError
         raise DataError(f"scores {path} cannot be read: {error}", hint=hint) from error
+    absent = [name for name in (*TEXTS, "score") if name not in scores]
+    if absent:
+        raise DataError(f"scores {path} have no column {', '.join(absent)}", hint=hint)
+    odd = [name for name in scores if name not in (*TEXTS, "reason") and scores[name].dtype.kind not in "fiu"]
+    if odd:
+        raise DataError(f"scores {path} hold no numbers in column {odd[0]!r}", hint=hint)
+    if scores.duplicated(list(ROW)).any():
+        raise DataError(f"scores {path} have an image twice", hint=hint)
+    return scores

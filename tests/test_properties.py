@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import torch
-from factories import make_protocol, make_record, make_scores
+from factories import make_gallery, make_protocol, make_record, make_scores
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from mutation import cases, damaged, damaged_text, images
@@ -37,8 +37,10 @@ from flbench.locator import Locator, Prediction
 from flbench.protocol import Protocol
 from flbench.record import Record, read_record
 from flbench.registry import find_protocol, protocols
+from flbench.reporting.galleries import read_gallery
 from flbench.scoring.metrics import WORST, map_metrics
 from flbench.scoring.pixels import pixel_metrics
+from flbench.study import read_scores
 
 MANY = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DATASET = 'name = "a"\nversion = "1"\ntitle = "t"\nlicence = "l"\nsize = 32\n'
@@ -507,6 +509,45 @@ def test_found_a_parquet_whose_text_is_no_utf8(folder: Path) -> None:
     pa.parquet.write_table(pa.table(rows), folder / "manifest.parquet")
     with pytest.raises(DataError, match="damaged"):
         read_dataset(folder)
+
+
+def without(scores: pd.DataFrame, column: str) -> pd.DataFrame:
+    return scores.drop(columns=column)
+
+
+FOUND = {
+    "no column label": lambda scores: without(scores, "label"),
+    "no column score": lambda scores: without(scores, "score"),
+    "no column test, condition, sample_id": lambda scores: scores[["coss"]],
+    "no numbers in column 'coss'": lambda scores: scores.assign(coss="x"),
+    "an image twice": lambda scores: pd.concat([scores, scores]),
+}
+
+
+@pytest.mark.parametrize("words", FOUND)
+def test_found_scores_that_no_board_can_be_made_of(tmp_path: Path, words: str) -> None:
+    FOUND[words](make_scores(0.7, people=4)).to_parquet(tmp_path / "images.parquet", index=False)
+    with pytest.raises(DataError, match=re.escape(words)):
+        read_scores(tmp_path, hint="")
+
+
+def test_found_scores_whose_description_for_pandas_is_damaged(tmp_path: Path) -> None:
+    make_scores(0.7, people=4).to_parquet(tmp_path / "images.parquet", index=False)
+    table = pa.parquet.read_table(tmp_path / "images.parquet")
+    pa.parquet.write_table(
+        table.replace_schema_metadata({"pandas": '{"index_columns": []}'}), tmp_path / "images.parquet"
+    )
+    with pytest.raises(DataError, match="cannot be read"):
+        read_scores(tmp_path, hint="")
+
+
+def test_found_a_gallery_of_another_kind_of_zip(tmp_path: Path) -> None:
+    path = make_gallery(tmp_path / "gallery.npz", size=8)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 255  # the version needed to extract the first array
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_gallery(path)
 
 
 def test_what_a_data_set_says_keeps_its_fields() -> None:
