@@ -49,11 +49,6 @@ PLAIN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 each_name = pytest.mark.parametrize("name", [pytest.param(name, id=key) for key, name in NAMES.items()])
 
 
-def fault(output: str) -> pytest.MarkDecorator:
-    number = 71 if output in ("terminal", "json") else 70
-    return pytest.mark.fault(number, f"names with escapes, markup, formulas and line ends in: {output}")
-
-
 def told(name: str) -> tuple[Record, Protocol]:
     protocol = make_protocol().model_copy(
         update={"title": name, "question": name, "paper": name, "notes": (name,), "name": "hostile"}
@@ -80,7 +75,7 @@ def hold_plain(text: str) -> None:
     assert not odd, odd
 
 
-@fault("terminal")
+@pytest.mark.fault(71, "names with escapes, markup, formulas and line ends in: terminal")
 @each_name
 def test_70_71_terminal(name: str, capsys: pytest.CaptureFixture[str], observed: Observed) -> None:
     def shown(name: str) -> str:
@@ -110,7 +105,7 @@ def test_70_71_terminal(name: str, capsys: pytest.CaptureFixture[str], observed:
     assert text.count("written ") == short.count("written ") == 1
 
 
-@fault("json")
+@pytest.mark.fault(71, "names with escapes, markup, formulas and line ends in: json")
 @each_name
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_71_json(name: str, encoding: str, tmp_path: Path, observed: Observed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +122,7 @@ def test_71_json(name: str, encoding: str, tmp_path: Path, observed: Observed, m
     assert Record.model_validate(json.loads(done.stdout)) == record, "no value is changed"
 
 
-@fault("markdown boards")
+@pytest.mark.fault(70, "names with escapes, markup, formulas and line ends in: markdown boards")
 @each_name
 def test_70_markdown(name: str, tmp_path: Path, observed: Observed, monkeypatch: pytest.MonkeyPatch) -> None:
     from flbench.reporting import plots
@@ -159,7 +154,7 @@ def test_70_markdown(name: str, tmp_path: Path, observed: Observed, monkeypatch:
     observed(row)
 
 
-@fault("summary.csv of predictions")
+@pytest.mark.fault(70, "names with escapes, markup, formulas and line ends in: summary.csv of predictions")
 @each_name
 def test_70_csv(name: str, tmp_path: Path, observed: Observed, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
@@ -178,7 +173,7 @@ def test_70_csv(name: str, tmp_path: Path, observed: Observed, monkeypatch: pyte
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([path.name, "out"])
 
 
-@fault("figures")
+@pytest.mark.fault(70, "names with escapes, markup, formulas and line ends in: figures")
 def test_70_figures(tmp_path: Path, observed: Observed) -> None:
     """All names on one board and under one panel, drawn for real: drawing takes its time."""
     protocol = make_protocol(metrics=("coss",))
