@@ -22,7 +22,7 @@ from flbench.cli_plugins import check, new
 from flbench.cli_predict import export, predict
 from flbench.cli_reproduce import reproduce
 from flbench.cli_show import list_, show
-from flbench.errors import FlbenchError, Interrupted, MethodError, PartialError
+from flbench.errors import FlbenchError, Interrupted, MethodError, PartialError, UsageError
 from flbench.files import is_full, storage_error
 
 Command = Callable[..., Any]
@@ -96,7 +96,9 @@ _job_options: list[Callable[[Command], Command]] = [
     shared.profile,
     shared.study,
     click.option("--seed", "seeds", multiple=True, default=("0",), show_default=True, help="Seeds of the fits: 0,1,2."),
-    click.option("--set", "given", multiple=True, metavar="OPTION=VALUE", help="Option of the methods; repeatable."),
+    shared.given,
+    shared.weights,
+    shared.max_pixels,
     shared.mapping,
     click.option("--allow-missing", is_flag=True, help="Run the test slices the data set has, and mark the record."),
     shared.region,
@@ -109,6 +111,9 @@ _job_options: list[Callable[[Command], Command]] = [
         default="torch",
         show_default=True,
         help="What fitted networks predict with, held against torch on the first batch.",
+    ),
+    click.option(
+        "--break-lock", is_flag=True, help="Take away locks of other hosts first, where nothing runs any more."
     ),
     click.option("--wait", is_flag=True, help="Wait for another command that works on the same fit or cell."),
     click.option(
@@ -140,8 +145,10 @@ def _plan(options: Mapping[str, Any], *, references: bool) -> Any:
         names = [e.name for e in methods().values() if not (e.reference or e.broken or e.target)]
     everything = "all" in shared.split(options["protocols"])
     asked = list(protocols()) if everything else shared.split(options["protocols"])
-    given = {key: shared.value_of(value) for key, value in shared.pairs_of(options["given"], "--set").items()}
-    chosen = [choose_method(name, given) for name in names]
+    given = shared.values_of(options["given"])
+    if options["weights"] and (len(names) != 1 or len(seeds) != 1):
+        raise UsageError("weights are those of one method and have no seeds", hint="--method NAME --weights FILE")
+    chosen = [choose_method(name, given, weights=options["weights"]) for name in names]
     found = [find_protocol(name) for name in asked]
     request = Request(
         mapping=shared.pairs_of(options["mapping"], "--map"),
@@ -189,6 +196,8 @@ def run(study: Path, as_json: bool, dry_run: bool, **options: Any) -> None:
 
     protocols, plan, machine = _plan(options, references=True)
     store = Study(study)
+    if options["break_lock"] and not dry_run:
+        console.notes(f"lock broken: {lock}" for lock in store.break_locks())
     estimate = jobs.estimate_run(plan, store, machine)
     if dry_run and as_json:
         console.json_out(console.plain_plan(plan, estimate))
@@ -229,6 +238,8 @@ def fit(study: Path, as_json: bool, **options: Any) -> None:
     _, plan, machine = _plan(options, references=False)
     plan = replace(plan, units=tuple(replace(unit, cells=()) for unit in plan.units))
     store = Study(study)
+    if options["break_lock"]:
+        console.notes(f"lock broken: {lock}" for lock in store.break_locks())
     with console.watch(plan, store) as watch:
         jobs.carry_out(plan, store, machine, watch)
     fits = [document for fit in plan.fits if (document := store.fit(fit.id)) is not None]

@@ -126,16 +126,19 @@ def parse(dataset: Path, parser: str, replace: bool, as_json: bool) -> None:
 @data.command()
 @shared.data
 @shared.profile
+@shared.max_pixels
 @shared.as_json
 def check(data: str, profile: str, as_json: bool) -> None:
     """Look at every image and row: missing, unreadable, mismatched, duplicate, leaking between splits."""
     from flbench import jobs
     from flbench.data.inspection import check_dataset
+    from flbench.data.remarks import remarks
 
     with console.progress() as progress:
         dataset = jobs.open_dataset(data, profile, progress=progress)
         findings = check_dataset(dataset, progress=lambda done, total: progress("check", done, total))
     console.json_out([finding._asdict() for finding in findings]) if as_json else console.findings(findings, dataset)
+    console.notes(remarks(dataset))
     if findings:
         raise DataError(f"{len(findings)} findings in {dataset.label}")
 

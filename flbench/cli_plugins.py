@@ -30,7 +30,7 @@ def check(methods: tuple[str, ...], given: tuple[str, ...], as_json: bool) -> No
     names = shared.split(methods)
     if "all" in names:
         names = [entry.name for entry in known().values() if not (entry.broken or entry.target)]
-    values = {key: shared.value_of(value) for key, value in shared.pairs_of(given, "--set").items()}
+    values = shared.values_of(given)
     chosen = [choose_method(name, values) for name in names]
     with console.progress() as progress:
         found = {choice.name: check_method(choice, progress=progress) for choice in chosen}

@@ -23,6 +23,9 @@ _fit = click.option(
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE|FOLDER...")
 @_method
 @_fit
+@shared.weights
+@shared.given
+@shared.max_pixels
 @shared.study
 @click.option("--into", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the results.")
 @click.option("--size", type=click.IntRange(min=1), help="Side to bring images to, for a method without a fit.")
@@ -33,6 +36,8 @@ def predict(
     images: tuple[Path, ...],
     method: str,
     fit: str,
+    weights: str,
+    given: tuple[str, ...],
     study: Path,
     into: Path,
     size: int | None,
@@ -51,7 +56,17 @@ def predict(
     from flbench.study import Study
 
     threads = threads or usable_cores()
-    ready = open_locator(method, fit=fit, study=Study(study), size=size, device=device, threads=threads)
+    ready = open_locator(
+        method,
+        fit=fit,
+        weights=weights,
+        given=shared.values_of(given),
+        study=Study(study),
+        size=size,
+        device=device,
+        threads=threads,
+    )
+    console.notes(ready.notes)
     with console.progress() as progress:
         seen = predict_images(images, into, ready, progress=progress)
     if as_json:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flbench.checkpoints import read_checkpoint
 from flbench.errors import MethodError
 from flbench.recipe import KEYWORD, Recipe, recipe_options
 
@@ -259,44 +260,31 @@ class NeuralLocator(Locator):
         Raises:
             MethodError: A file that is missing or damaged, or whose keys, shapes or values do not fit.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        self.load_weights(folder / WEIGHTS)
 
-        path = folder / WEIGHTS
-        try:
-            state = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise MethodError(f"{path.name} of {folder.name} cannot be read: {error}", hint="fit again") from error
-        self.module = self.build(pretrained=False)
-        check_state(self.module, state, path.name)
-        self.module.load_state_dict(state)
+    def load_weights(self, path: Path, *, sha256: str = "") -> list[str]:
+        """Build the empty module and fill it strictly from a file that anybody may have written.
+
+        Args:
+            path: Safetensors, or what `torch.save` wrote of a `state_dict`.
+            sha256: What the file's must be; "" for any.
+
+        Returns:
+            What was done to make the weights fit, a sentence each.
+
+        Raises:
+            MethodError: As `flbench.checkpoints.read_checkpoint`.
+        """
+        module = self.build(pretrained=False)
+        state, notes = read_checkpoint(path, expected=module.state_dict(), sha256=sha256)
+        module.load_state_dict(state)
+        self.module = module
+        return notes
 
     @property
     def parameters(self) -> int:
         """Number of the module's parameters."""
         return 0 if self.module is None else sum(p.numel() for p in self.module.parameters())
-
-
-def check_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Compare a saved state with a module before it is loaded.
-
-    Raises:
-        MethodError: Keys or shapes differ, or a value is not finite; the first five differences are named.
-    """
-    expected = module.state_dict()
-    wrong = [f"{key} is missing" for key in expected if key not in state]
-    wrong += [f"{key} is not expected" for key in state if key not in expected]
-    wrong += [
-        f"{key} is {tuple(state[key].shape)}, expected {tuple(tensor.shape)}"
-        for key, tensor in expected.items()
-        if key in state and state[key].shape != tensor.shape
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise MethodError(f"weights in {where} do not fit the model: {'; '.join(wrong[:5])}{more}")
-    for key, tensor in state.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise MethodError(f"weights in {where} contain NaN or infinity in {key}")
 
 
 def options_of(kind: type[Locator]) -> dict[str, Any]:

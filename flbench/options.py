@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import click
 
 from flbench.errors import UsageError
+
+_PIXELS = "FLBENCH_MAX_PIXELS"  # `data.images` reads it; importing that for every --help would take too long
 
 
 def split(texts: Iterable[str]) -> list[str]:
@@ -43,6 +46,15 @@ def value_of(text: str) -> Any:
         return text
 
 
+def values_of(texts: Iterable[str]) -> dict[str, Any]:
+    """Read repeated --set OPTION=VALUE.
+
+    Raises:
+        UsageError: One has no `=`.
+    """
+    return {key: value_of(value) for key, value in pairs_of(texts, "--set").items()}
+
+
 def seeds_of(texts: Iterable[str]) -> list[int]:
     """Read repeated and comma-separated seeds.
 
@@ -53,6 +65,18 @@ def seeds_of(texts: Iterable[str]) -> list[int]:
         return sorted({int(text) for text in split(texts)}) or [0]
     except ValueError:
         raise UsageError("--seed takes whole numbers, such as --seed 0,1,2") from None
+
+
+def _allow_pixels(context: click.Context, _: click.Parameter, value: int | None) -> None:
+    """Let a command and its processes read images of up to so many pixels."""
+    if value is not None:
+        before = os.environ.get(_PIXELS)
+        os.environ[_PIXELS] = str(value)
+        context.call_on_close(lambda: os.environ.pop(_PIXELS) if before is None else _restore(before))
+
+
+def _restore(value: str) -> None:
+    os.environ[_PIXELS] = value
 
 
 data = click.option(
@@ -72,6 +96,20 @@ study = click.option(
     show_default=True,
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of fits, cells and records.",
+)
+max_pixels = click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    callback=_allow_pixels,
+    expose_value=False,
+    help="Read images of up to so many pixels, height times width; default: 40 million.",
+)
+given = click.option("--set", "given", multiple=True, metavar="OPTION=VALUE", help="Option of the methods; repeatable.")
+weights = click.option(
+    "--weights",
+    default="",
+    metavar="FILE[#sha256=HEX]",
+    help="Weights of a network, in place of a fit: safetensors, or a state_dict of torch.save; recorded.",
 )
 mapping = click.option(
     "--map",

@@ -9,7 +9,7 @@ of `data.images`: pixels count as they are stored, without the EXIF orientation.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from io import StringIO
 from pathlib import Path
@@ -19,17 +19,20 @@ import numpy as np
 from PIL import Image
 
 from flbench.data.batches import Example
-from flbench.data.images import SUFFIXES, read_image, resize
+from flbench.data.decoding import read_image
+from flbench.data.images import SUFFIXES, resize
 from flbench.engine.evaluate import ready_locator
+from flbench.engine.fit import take_weights
 from flbench.engine.predictions import Timer
 from flbench.engine.predictor import Predictor
 from flbench.engine.runtime import Runtime
 from flbench.errors import DataError, UsageError, suggest
-from flbench.files import atomic_write, write_text
+from flbench.files import atomic_write, make_folder, write_text
 from flbench.locator import Locator, Reference, Replay
-from flbench.registry import MethodChoice, choose_method, choose_named
+from flbench.registry import MethodChoice, choose_method, choose_named, load_method
 from flbench.scoring.metrics import false_alarm, top_score
 from flbench.study import LOG, Study
+from flbench.targets import BROUGHT
 
 if TYPE_CHECKING:
     from flbench.reporting.layout import Table
@@ -74,7 +77,8 @@ class Ready:
         locator: It, on the device.
         size: Side of the square that images are brought to; None: their own size.
         runtime: Device.
-        fit: The fit it has learnt in; "" for a method that learns nothing.
+        fit: The fit it has learnt in; "" for a method that learns nothing, or whose weights were given.
+        notes: What was done to make the weights fit that were given, a sentence each.
     """
 
     method: MethodChoice
@@ -82,22 +86,27 @@ class Ready:
     size: int | None
     runtime: Runtime
     fit: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def open_locator(
     method: str = "",
     *,
     fit: str = "",
+    weights: str = "",
+    given: Mapping[str, Any] | None = None,
     study: Study,
     size: int | None = None,
     device: str = "auto",
     threads: int = 1,
 ) -> Ready:
-    """Return a fitted locator of a study, or one that needs no fit.
+    """Return a fitted locator of a study, one whose weights are given, or one that needs no fit.
 
     Args:
         method: The method, with its variant; "" for that of the fit.
         fit: Identifier of the fit or any part of it that only one has; "" for the only one of the method.
+        weights: File of weights that stand for a fit, with `#sha256=` and its digits if they are known.
+        given: Options of the method, where no fit says them.
         study: Where the fit is.
         size: Side of the square that images are brought to, for a method without a fit; None: their own size.
         device: "auto", "cpu", "cuda"...
@@ -105,15 +114,19 @@ def open_locator(
 
     Raises:
         UsageError: No such method or fit, several fits, or a method that says nothing of an image alone.
-        MethodError: The method cannot be loaded, or the weights have changed.
+        MethodError: The method cannot be loaded, or the weights have changed or do not fit.
     """
+    if weights and (fit or not method):
+        raise UsageError("weights are given for a method, not for a fit", hint="--method NAME --weights FILE")
     if not method and not fit:
         raise UsageError("nothing says what is to look at the images", hint="--method NAME or --fit ID")
-    asked = choose_method(method) if method else None
+    asked = choose_method(method, given, weights=weights) if method else None
     document: dict[str, Any] | None = None
-    if asked is None or fit or asked.entry.trains:
+    if not weights and (asked is None or fit or asked.entry.trains):
         if asked is not None and not asked.entry.trains:
             raise UsageError(f"method {asked.name} learns nothing and has no fit", hint="leave out --fit")
+        if given:
+            raise UsageError("the options are those of the fit", hint="--set goes with --weights")
         document = _find_fit(study, fit, asked)
         if size is not None:
             raise UsageError(
@@ -123,7 +136,13 @@ def open_locator(
     if choice is None or choice.entry.reference:
         raise UsageError(f"{choice and choice.name} is a reference row, which knows nothing of an image")
     runtime = Runtime.set_up(device, threads)
-    locator = ready_locator(choice, document, study, runtime)
+    notes = []
+    if weights:
+        locator = load_method(choice)
+        notes = take_weights(locator, choice)
+        locator.to(runtime.device)
+    else:
+        locator = ready_locator(choice, document, study, runtime)
     if isinstance(locator, Reference | Replay):
         raise UsageError(f"{choice.name} says nothing of an image that is in no data set", hint="choose another method")
     return Ready(
@@ -132,6 +151,7 @@ def open_locator(
         size if document is None else document["size"],
         runtime,
         fit if document is None else document["fit"],
+        tuple(notes),
     )
 
 
@@ -167,8 +187,9 @@ def _named(document: dict[str, Any], given: dict[str, Any] | None = None) -> Met
 
 def _given(document: dict[str, Any]) -> dict[str, Any]:
     """Return the options of a fit that are not those of its method by now, whose defaults may have changed."""
-    options = _named(document).options
-    return {key: value for key, value in document["options"].items() if key not in options or options[key] != value}
+    own = _named(document).options
+    told = {key: value for key, value in document["options"].items() if key != BROUGHT}
+    return {key: value for key, value in told.items() if key not in own or own[key] != value}
 
 
 def find_images(paths: Iterable[Path], into: Path) -> list[tuple[Path, str]]:
@@ -228,7 +249,7 @@ def predict_images(paths: Iterable[Path], into: Path, ready: Ready, *, progress:
         RunError: The results cannot be written.
     """
     images = find_images(paths, into)
-    into.mkdir(parents=True, exist_ok=True)
+    make_folder(into)
     predict = Predictor(ready.locator, ready.method.name, ready.runtime, into / LOG, Timer())
     seen = []
     for place, (path, name) in enumerate(images):
@@ -288,16 +309,19 @@ def laid_over(image: np.ndarray, fakeness: np.ndarray) -> np.ndarray:
 
 
 def _csv(seen: Sequence[Seen]) -> str:
-    """Return a row per image; a text that a spreadsheet would take for a formula starts with an apostrophe."""
+    """Return a row per image; no text is a formula to a spreadsheet."""
     text = StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Seen)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _no_formula(value) for key, value in asdict(one).items()} for one in seen)
+    writer.writerows({key: _harmless(key, value) for key, value in asdict(one).items()} for one in seen)
     return text.getvalue()
 
 
-def _no_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+def _harmless(column: str, value: object) -> object:
+    """Return a cell that no spreadsheet takes for a formula: a path from here, another text behind a quotation mark."""
+    if not isinstance(value, str) or value[:1] not in tuple("=+-@\t\r"):
+        return value
+    return f"'{value}" if column == "reason" else f"./{value}"
 
 
 def summary_table(seen: Sequence[Seen], ready: Ready) -> Table:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -21,7 +21,7 @@ from flbench.claims import Claims, read_claims
 from flbench.errors import FlbenchError, MethodError, UsageError, suggest
 from flbench.method_file import REQUIRED, MethodEntry, describe_method
 from flbench.protocol import Protocol, read_protocol
-from flbench.targets import Target, describe_target
+from flbench.targets import BROUGHT, Target, describe_target, describe_weights
 
 if TYPE_CHECKING:
     from flbench.locator import Locator
@@ -42,6 +42,7 @@ class MethodChoice:
         variant: Name of the variant, "" for the default.
         given: Options set by the user.
         target: What the method works with, for one that takes a target.
+        weights: File of weights that stand for a fit; None: the method is fitted.
         ready: A locator that was given from Python, used as it is.
     """
 
@@ -49,6 +50,7 @@ class MethodChoice:
     variant: str = ""
     given: Mapping[str, Any] = field(default_factory=dict)
     target: Target | None = None
+    weights: Target | None = None
     ready: Locator | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -65,9 +67,22 @@ class MethodChoice:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Every option: defaults, then the variant's, then the user's; a target by the fingerprint of its content."""
+        """Every option: defaults, then the variant's, then the user's; a target by the fingerprint of its content.
+
+        Weights that are given count as an option too, by their fingerprint, so no fit is taken for another one.
+        """
         target = {} if self.target is None else {"target": f"sha256:{self.target.digest}"}
-        return {**self.entry.options, **self.entry.variants.get(self.variant, {}), **self.given, **target}
+        return {**self.arguments, **target, **self.brought}
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the method is made with, but for a target."""
+        return {**self.entry.options, **self.entry.variants.get(self.variant, {}), **self.given}
+
+    @property
+    def brought(self) -> dict[str, str]:
+        """Weights that are given, as a record has them among the options."""
+        return {} if self.weights is None else {BROUGHT: f"sha256:{self.weights.digest}"}
 
 
 @cache
@@ -124,12 +139,18 @@ def _file_of(module: str) -> Path | None:
     return None
 
 
-def choose_method(text: str, given: Mapping[str, Any] | None = None) -> MethodChoice:
+def choose_method(text: str, given: Mapping[str, Any] | None = None, *, weights: str = "") -> MethodChoice:
     """Resolve `name`, `name:variant` or `name:target` and check the options set by the user.
 
+    Args:
+        text: What the user calls the method.
+        given: Options set by the user.
+        weights: File of weights that stand for a fit, with `#sha256=` and its digits if they are known; "" for a fit.
+
     Raises:
-        UsageError: Unknown method, variant or option, or a required option or target that is not given.
-        MethodError: The method is broken.
+        UsageError: Unknown method, variant or option, a required option or target that is not given, or weights for
+            a method that learns nothing.
+        MethodError: The method is broken, or the weights are others than asked for.
     """
     name, _, variant = text.partition(":")
     entry = methods().get(name)
@@ -150,7 +171,11 @@ def choose_method(text: str, given: Mapping[str, Any] | None = None) -> MethodCh
     for option, value in choice.options.items():
         if value == REQUIRED:
             raise UsageError(f"method {name} needs the option {option!r}", hint=f"--set {option}=...")
-    return choice
+    if not weights:
+        return choice
+    if entry.reference or not entry.trains:
+        raise UsageError(f"method {name} learns nothing and takes no weights", hint="leave out --weights")
+    return replace(choice, weights=describe_weights(weights, name))
 
 
 def choose_named(text: str, where: str, given: Mapping[str, Any] | None = None) -> MethodChoice:
@@ -195,7 +220,7 @@ def load_method(choice: MethodChoice) -> Locator:
         kind = getattr(importlib.import_module(entry.module), entry.kind)
         if not issubclass(kind, Locator):
             raise TypeError(f"{entry.kind} does not derive from Locator")
-        return kind(**choice.options | ({} if choice.target is None else {"target": choice.target.place}))
+        return kind(**choice.arguments | ({} if choice.target is None else {"target": choice.target.place}))
     except FlbenchError:
         raise
     except Exception as error:

@@ -21,6 +21,7 @@ from flbench.protocol import Protocol
 from flbench.record import Record, read_record
 from flbench.registry import MethodChoice
 from flbench.study import RECORD, SCORES, Study, read_scores
+from flbench.targets import BROUGHT, weights_again
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,6 +131,11 @@ def _method(record: Record, text: str) -> MethodChoice:
         raise UsageError(
             f"method {name!r} is not here; the record's came with {recorded.distribution or 'nothing named'}",
             hint="install it, or evaluate what was given from Python again",
+        )
+    if BROUGHT in recorded.options:
+        raise UsageError(
+            f"the weights of {recorded.name} were given as a file, which no record holds",
+            hint=f"flbench run --weights {weights_again(recorded.options[BROUGHT])}",
         )
     if entry.target and not text:
         raise UsageError(

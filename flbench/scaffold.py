@@ -209,7 +209,6 @@ def write_method(name: str, *, network: bool = False, into: Path | None = None) 
         if path.exists():
             raise UsageError(f"{path} exists already", hint="choose another name or folder; nothing was written")
     for part, path in paths.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, texts[part])
     install = () if into is None else (f"pip install --editable {shlex.quote(str(into))}",)
     run = f"flbench run --method {name} --protocol {_smallest()} --profile tiny"

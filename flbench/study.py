@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flbench.errors import DataError, RunError
-from flbench.files import make_folder, storage_error, write_json
+from flbench.files import make_folder, storage_error, storing, write_json
 from flbench.record import Record, read_record
 
 if TYPE_CHECKING:
@@ -81,16 +81,23 @@ class Study:
         return None
 
     def record(self, cell: str) -> Record | None:
-        """Return the record of a cell, or None if the cell is not done; a damaged record is set aside."""
+        """Return the record of a cell, or None if the cell is not done.
+
+        A damaged record is set aside, and so is a whole one whose per-image scores are damaged.
+        """
         path = self.cell_folder(cell) / RECORD
         if not path.exists():
             return None
+        scores = path.with_name(SCORES)
         try:
+            if _is_cut(scores):
+                raise DataError(f"scores {scores} are damaged")
             return read_record(path)
         except DataError as error:
             if "upgrade" in error.hint:
                 raise
-            _set_aside(path)
+            for damaged in (scores, path):
+                _set_aside(damaged)
             return None
 
     def records(self) -> list[Record]:
@@ -106,6 +113,27 @@ class Study:
         """
         return read_scores(self.cell_folder(cell), hint="run the cell again")
 
+    def break_locks(self) -> list[str]:
+        """Take away locks that processes of other hosts hold, and return whose they were; own ones free themselves.
+
+        A lock of a process that runs elsewhere after all is lost with it, and two may then work on the same cell.
+
+        Raises:
+            RunError: The folder cannot be written.
+        """
+        broken = []
+        for owner in sorted((self.folder / "locks").glob("*.json")):
+            try:
+                if json.loads(owner.read_text(encoding="utf-8"))["host"] == socket.gethostname():
+                    continue
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            broken.append(f"{owner.stem}{_holder(owner)}")
+            with storing(owner):
+                owner.with_suffix(".lock").unlink(missing_ok=True)
+                owner.unlink(missing_ok=True)
+        return broken
+
     @contextmanager
     def lock(self, name: str, *, wait: bool = False, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
         """Hold a lock of this study, so that two commands never work on the same fit or cell.
@@ -116,7 +144,8 @@ class Study:
             waiting: Called every few seconds of that, with who holds it.
 
         Raises:
-            RunError: Another process holds it and `wait` is false; names the process, its host and since when.
+            RunError: Another process holds it and `wait` is false; names the process, its host, since when, and for
+                how long.
         """
         from filelock import FileLock, Timeout
 
@@ -130,7 +159,7 @@ class Study:
             except Timeout:
                 held = f"{self.folder} is in use{_holder(owner)}"
                 if not wait:
-                    raise RunError(held, hint="wait for it with --wait") from None
+                    raise RunError(held, hint=_advice(owner)) from None
                 if waiting is not None:
                     waiting(held)
             except OSError as error:
@@ -151,9 +180,36 @@ class Study:
 def _holder(owner: Path) -> str:
     try:
         who = json.loads(owner.read_text(encoding="utf-8"))
-        return f" by pid {who['pid']} on host {who['host']} since {who['since']}"
-    except (OSError, ValueError, KeyError):
+        return f" by pid {who['pid']} on host {who['host']} since {who['since']}{_age(owner)}"
+    except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+def _age(owner: Path) -> str:
+    """Return for how long a lock is held in words; the file system's clock dates it and another one reads it."""
+    hours = (time.time() - owner.stat().st_mtime) / 3600
+    return f", {hours / 24:.0f} days ago" if hours >= 48 else f", {hours:.0f} hours ago" if hours >= 2 else ""
+
+
+def _advice(owner: Path) -> str:
+    """Return what to do about a lock that another process holds; one of another host may be of a host that is gone."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        who = json.loads(owner.read_text(encoding="utf-8"))
+        if who["host"] != socket.gethostname():
+            return f"wait for it with --wait; if nothing runs on {who['host']} any more, --break-lock"
+    return "wait for it with --wait"
+
+
+def _is_cut(scores: Path) -> bool:
+    """Return whether a Parquet file is there and has lost its beginning or its end."""
+    mark = b"PAR1"
+    try:
+        with scores.open("rb") as file:
+            head = file.read(len(mark))
+            file.seek(max(0, scores.stat().st_size - len(mark)))
+            return (head, file.read()) != (mark, mark)
+    except OSError:
+        return False
 
 
 def _set_aside(path: Path) -> None:

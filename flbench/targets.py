@@ -13,9 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from flbench.errors import UsageError
+from flbench.errors import MethodError, UsageError
 from flbench.files import file_digest
 from flbench.protocol import fingerprint
+
+MARK = "#sha256="
+"""Between the path of a file of weights and the digits of its sha256, as pip has it."""
+
+BROUGHT = "given_weights"
+"""Among the options of a record: the sha256 of weights that were given instead of a fit."""
 
 LONGEST = 60
 """Letters of a label, at most."""
@@ -57,6 +63,36 @@ def describe_target(kind: str, text: str, method: str) -> Target:
         raise UsageError(f"method {method}: {error.filename or text} cannot be read: {error.strerror}") from error
     # The label becomes part of the name of a folder.
     return found if len(found.label) <= LONGEST else replace(found, label=found.label[: LONGEST - 1] + "…")
+
+
+def describe_weights(text: str, method: str) -> Target:
+    """Return a file of weights that the user names, with the sha256 of its bytes.
+
+    Args:
+        text: The path; behind it `#sha256=` and the digits that the file must have, if they are known.
+        method: Name of the method, for messages.
+
+    Raises:
+        UsageError: There is no such file.
+        MethodError: It has another sha256 than the one asked for.
+    """
+    place, _, asked = text.partition(MARK)
+    path = Path(place)
+    if not path.is_file():
+        raise UsageError(f"weights for {method}: there is no file {place}", hint="check the path")
+    digest = file_digest(path)
+    if asked and digest != asked.lower():
+        raise MethodError(
+            f"weights {path.name}: sha256 differs, {digest[:12]} instead of {asked[:12]}: damaged, half-downloaded, or "
+            "another file",
+            hint="fetch it again",
+        )
+    return Target(place=str(path.resolve()), label=path.name, digest=digest)
+
+
+def weights_again(brought: object) -> str:
+    """Return what to give `--weights` for those that a record names as `sha256:` and digits."""
+    return f"FILE{MARK}{str(brought).removeprefix('sha256:')}"
 
 
 def split_command(line: str) -> list[str]:

@@ -18,6 +18,7 @@ NAMES = [path.relative_to(ROOT).as_posix() for path in MODULES]
 each_module = pytest.mark.parametrize("path", MODULES, ids=NAMES)
 
 CONTRACT = (
+    "checkpoints",
     "claims",
     "condition",
     "documents",

@@ -12,9 +12,11 @@ from click.testing import CliRunner
 from flbench.cli import main
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "docs"))
+sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "tests" / "faults")]
 
+import fault_table  # noqa: E402
 import render  # noqa: E402
+from ledger import KINDS, NUMBERS, carried  # noqa: E402
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [context.command for context in render.contexts(click.Context(main, info_name="flbench"))]
@@ -28,6 +30,19 @@ def test_a_rendered_page_is_what_the_code_gives(name: str) -> None:
 def test_the_readmes_table_of_methods_is_what_the_code_gives() -> None:
     assert render.readme() == README, "run: make docs"
     assert "| [`fakelocator`](methods/fakelocator.py) |" in README
+
+
+def test_every_fault_is_tried_and_told() -> None:
+    """The page is made by running the tests, which takes minutes; that it names what they try is cheap to hold."""
+    tried = dict.fromkeys(carried(ROOT / "tests" / "faults"))
+    assert NUMBERS <= {number for number, _ in tried}
+    told = {(line["number"], line["fault"]): line for line in fault_table.read()}
+    assert set(told) == set(tried), "run: make faults"
+    assert set(KINDS) == set(fault_table.KINDS)
+    assert sum(map(len, fault_table.SECTIONS.values())) - len(fault_table.CLUSTER) == len(NUMBERS) == 70
+    for line in told.values():
+        assert line["saw"] or line["skipped"], f"{line['number']}: nothing was observed"
+        assert line["held"] + line["skipped"] == line["cases"], f"{line['number']} does not hold"
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)

@@ -16,8 +16,9 @@ from torch import Tensor
 from flbench.condition import Condition
 from flbench.data import fakeness
 from flbench.data.dataset import ENTIRE, Dataset, Selection
+from flbench.data.decoding import read_gray, read_image, read_parsing
 from flbench.data.degradations import degrade
-from flbench.data.images import read_gray, read_image, read_parsing, resize, resize_classes
+from flbench.data.images import resize, resize_classes
 from flbench.errors import DataError
 from flbench.locator import Batch
 

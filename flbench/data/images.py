@@ -15,6 +15,7 @@ The rule for photos and fakes, all of which become uint8 RGB:
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -26,6 +27,10 @@ from flbench.errors import DataError
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 MAX_PIXELS = 40_000_000
+"""Height times width of an image, at most, unless the user says otherwise."""
+
+LIMIT_VARIABLE = "FLBENCH_MAX_PIXELS"
+"""Environment variable by which `--max-pixels` reaches the processes of a command."""
 
 _ORIENTATION = 0x0112
 
@@ -34,12 +39,13 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
-def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_image(path: Path, *, max_pixels: int | None = None) -> np.ndarray:
     """Decode a photo or a fake by the rule of this module.
 
     Args:
         path: The file.
-        max_pixels: Largest allowed height times width. Pillow's own limit, about 179 million, holds in any case.
+        max_pixels: Largest allowed height times width; None: `pixel_limit()`. Pillow's own limit, about 179 million,
+            holds in any case.
 
     Returns:
         uint8 (H, W, 3), writable.
@@ -50,12 +56,12 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return np.array(_to_rgb(_decode(path, max_pixels), path))
 
 
-def read_gray(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_gray(path: Path, *, max_pixels: int | None = None) -> np.ndarray:
     """Decode a stored mask: gray pixels as they are (1 bit as 0 and 255), colour through Gray of the RGB rule.
 
     Args:
         path: The file.
-        max_pixels: Largest allowed height times width.
+        max_pixels: Largest allowed height times width; None: `pixel_limit()`.
 
     Returns:
         uint8 (H, W), writable.
@@ -69,12 +75,12 @@ def read_gray(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return np.array(image.convert("L"))
 
 
-def read_parsing(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_parsing(path: Path, *, max_pixels: int | None = None) -> np.ndarray:
     """Decode a parsing map: the palette index or gray value of a pixel is its class; colours are never looked at.
 
     Args:
         path: The file.
-        max_pixels: Largest allowed height times width.
+        max_pixels: Largest allowed height times width; None: `pixel_limit()`.
 
     Returns:
         uint8 (H, W), writable.
@@ -87,6 +93,28 @@ def read_parsing(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         hint = "store class numbers as palette or 8-bit gray PNG"
         raise DataError(f"{path.name}: a parsing map of mode {image.mode}", hint=hint)
     return np.array(image)
+
+
+def pixel_limit() -> int:
+    """Return the largest height times width that the user allows: that of `--max-pixels`, or `MAX_PIXELS`."""
+    return int(os.environ.get(LIMIT_VARIABLE) or MAX_PIXELS)
+
+
+def conversion(path: Path) -> str:
+    """Return in a word or two what `read_image` does to the pixels of a file beyond decoding it, "" for nothing.
+
+    Only the header is read, so this costs nothing beside decoding; a file that is no image is not converted.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if getattr(image, "n_frames", 1) > 1:
+                return "several frames"
+            if image.has_transparency_data:
+                return "transparency"
+            kinds = {"1": "black and white", "L": "gray", "P": "palette", "RGB": ""}
+            return "16 bits" if image.mode.startswith("I;16") else kinds.get(image.mode, image.mode)
+    except Exception:  # whoever decodes it says what is wrong
+        return ""
 
 
 def orientation(path: Path) -> int:
@@ -130,15 +158,18 @@ def resize_classes(classes: np.ndarray, size: int) -> np.ndarray:
     return np.array(Image.fromarray(classes).resize((size, size), Image.Resampling.NEAREST))
 
 
-def _decode(path: Path, max_pixels: int) -> Image.Image:
+def _decode(path: Path, max_pixels: int | None) -> Image.Image:
     """Open and fully decode the first frame, with every way to fail turned into one kind of error."""
+    most = pixel_limit() if max_pixels is None else max_pixels
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path.name}: 0 bytes")
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
-            if width * height > max_pixels:
-                raise DataError(f"{path.name}: too_large, {width}x{height} is over {max_pixels} pixels")
+            if width * height > most:
+                raise DataError(
+                    f"{path.name}: too_large, {width}x{height} is over {most} pixels", hint="--max-pixels allows more"
+                )
             image.load()
             return image.copy()
     except DataError:

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from flbench.data.dataset import ENTIRE, SPLITS, Dataset
+from flbench.data.decoding import read_gray, read_image, read_parsing
 from flbench.data.fakeness import CLASSES, REGIONS, difference_region, face_attention, fakeness_map, region_of
-from flbench.data.images import orientation, read_gray, read_image, read_parsing, resize, resize_classes
+from flbench.data.images import orientation, resize, resize_classes
 from flbench.errors import DataError, UsageError
 from flbench.files import file_digest, replacing
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from flbench.condition import CLEAN
 from flbench.data.batches import Frames
-from flbench.data.dataset import Dataset, select_test
+from flbench.data.dataset import Dataset, leaks, select_test
 from flbench.engine.contained import contained
 from flbench.engine.fit import weights_digest
 from flbench.engine.gallery import ROWS, SLICES, joined, write_arrays
@@ -266,6 +266,12 @@ def _status(scores: pd.DataFrame, cell: Cell) -> tuple[Status, str]:
     return ("partial", "; ".join(reasons)) if reasons else ("ok", "")
 
 
+def _overlap(dataset: Dataset) -> list[str]:
+    """Return that people or images stand in more than one split, with the first example, if some do."""
+    found = leaks(dataset.manifest)
+    return [f"{len(found)} leak{'s' * (len(found) > 1)} between splits, such as: {found[0]}"] if found else []
+
+
 def draft(
     cell: Cell,
     dataset: Dataset,
@@ -286,6 +292,9 @@ def draft(
     scoring = cell.protocol.scoring
     digests = {name: fit["weights"] for name, fit in fits.items() if fit["weights"]}
     told = [f"trial: at most {fit['cap']} steps on {name}" for name, fit in fits.items() if fit["cap"]]
+    if cell.method.weights is not None and fits:
+        told.append("weights were given: not fitted by this protocol")
+    told += _overlap(dataset) if fits else []
     told += [f"collapsed on {name}: {fit['collapsed']}" for name, fit in fits.items() if fit["collapsed"]]
     return Record(
         cell=cell.id,
@@ -299,7 +308,7 @@ def draft(
             licence=entry.licence,
             reference=entry.reference,
             options=cell.method.options,
-            given=dict(cell.method.given),
+            given={**cell.method.given, **cell.method.brought},
             distribution=entry.distribution,
             parameters=parameters,
             weights=fingerprint(digests) if digests else None,

@@ -30,8 +30,8 @@ from flbench.engine.plan import Fit
 from flbench.engine.runtime import Events, Runtime
 from flbench.errors import DataError, FlbenchError, MethodError
 from flbench.files import atomic_write, file_digest, make_folder, raise_if_full, save_into, storing, write_json
-from flbench.locator import Batch, Locator, Loss, Recipe, Training
-from flbench.registry import load_method
+from flbench.locator import Batch, Locator, Loss, NeuralLocator, Recipe, Training
+from flbench.registry import MethodChoice, load_method
 from flbench.scoring.metrics import collapse
 from flbench.study import CHECKPOINT, FIT, LOG, Study
 
@@ -277,7 +277,11 @@ def make_fit(fit: Fit, frames: Frames, study: Study, runtime: Runtime, events: E
     torch.manual_seed(step_seed(fit.seed, 0))
     locator = load_method(fit.method)
     try:
-        locator.fit(training)
+        if fit.method.weights is None:
+            locator.fit(training)
+        else:
+            for note in take_weights(locator, fit.method):
+                events.warn(note)
         save_into(folder, locator.save)
     except FlbenchError:
         raise
@@ -312,6 +316,18 @@ def make_fit(fit: Fit, frames: Frames, study: Study, runtime: Runtime, events: E
     write_json(folder / FIT, document)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return document
+
+
+def take_weights(locator: Locator, method: MethodChoice) -> list[str]:
+    """Let weights that were given stand for a fit, and return what was done to make them fit, a sentence each.
+
+    Raises:
+        MethodError: The method is no network, or the file is not one of weights that fit it.
+    """
+    assert method.weights is not None
+    if not isinstance(locator, NeuralLocator):
+        raise MethodError(f"method {method.name} is no network and takes no weights", hint="leave out --weights")
+    return locator.load_weights(Path(method.weights.place), sha256=method.weights.digest)
 
 
 def collapsed(locator: Locator, training: SliceTraining) -> str | None:

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 from flbench.data.dataset import ENTIRE, Dataset, Selection, lacks_other, missing, select_test
+from flbench.data.images import MAX_PIXELS, pixel_limit
 from flbench.errors import MethodError, UsageError
 from flbench.protocol import Protocol, TestSlice, fingerprint
 from flbench.record import Record
 from flbench.registry import MethodChoice
 from flbench.study import Study
+from flbench.targets import MARK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,6 +263,7 @@ def _fits(method: MethodChoice, protocol: Protocol, dataset: Dataset, seed: int,
             "size": protocol.size,
             "seed": seed,
             "cap": cap,
+            **_departures(),
         }
         what = "+".join(c.replace("/", "-") for c in piece.categories[:2])
         identifier = f"{_file(method.name)}--{what}--{dataset.about.name}--s{seed}--{fingerprint(content)[:8]}"
@@ -279,10 +282,16 @@ def _cell_id(cell: Cell, dataset: Dataset) -> str:
         "fits": dict(cell.fits),
         "seed": cell.seed,
         "region": cell.region,
+        **_departures(),
     }
     method = _file(cell.method.name)
     name = f"{cell.protocol.name}-v{cell.protocol.version}"
     return f"{method}--{name}--{dataset.about.name}--s{cell.seed}--{fingerprint(content)[:8]}"
+
+
+def _departures() -> dict[str, int]:
+    """Return what the user allows beyond what is usual: more images can be read, so it is another fit or cell."""
+    return {} if pixel_limit() == MAX_PIXELS else {"max_pixels": pixel_limit()}
 
 
 def _file(name: str) -> str:
@@ -328,7 +337,10 @@ def unit_to_json(unit: Unit) -> dict[str, Any]:
     """Return a unit as JSON, for the process that carries it out."""
 
     def method(choice: MethodChoice) -> dict[str, Any]:
-        return {"name": choice.text, "given": dict(choice.given), "target": choice.target and choice.target.digest}
+        document = {"name": choice.text, "given": dict(choice.given), "target": choice.target and choice.target.digest}
+        return document | (
+            {"weights": f"{choice.weights.place}{MARK}{choice.weights.digest}"} if choice.weights else {}
+        )
 
     def plain(part: Fit | Cell) -> dict[str, Any]:
         document = {key: getattr(part, key) for key in part.__dataclass_fields__}
@@ -343,13 +355,14 @@ def unit_from_json(document: Mapping[str, Any]) -> Unit:
     """Return the unit that `unit_to_json` wrote.
 
     Raises:
-        MethodError: A method is broken by now, or its target has changed.
+        MethodError: A method is broken by now, or its target or weights have changed.
     """
     from flbench.registry import choose_method
 
     def rebuilt(part: Mapping[str, Any]) -> dict[str, Any]:
-        choice = choose_method(part["method"]["name"], part["method"]["given"])
-        if (choice.target and choice.target.digest) != part["method"].get("target"):
+        told = part["method"]
+        choice = choose_method(told["name"], told["given"], weights=told.get("weights", ""))
+        if (choice.target and choice.target.digest) != told.get("target"):
             raise MethodError(f"the target of {choice.name} changed after the run was planned", hint="run it again")
         return {**part, "method": choice, "protocol": Protocol.model_validate(part["protocol"])}
 

@@ -134,7 +134,7 @@ def _batches(
             try:
                 batch.append((row, frames.example(row["sample_id"], condition, recomputed=recomputed)))
             except DataError as error:
-                status = "mask_mismatch" if error.message.startswith("mask_mismatch") else "unreadable"
+                status = next((kind for kind in ("mask_mismatch", "too_large") if kind in error.message), "unreadable")
                 batch.append((row, {"status": status, "reason": error.message}))
         yield batch
 

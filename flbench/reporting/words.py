@@ -15,6 +15,7 @@ from flbench.condition import KINDS
 from flbench.protocol import LOWER_IS_BETTER, METRICS, Category, FitSlice, Protocol
 from flbench.record import Record, Value
 from flbench.reporting.conditions import families, kinds, phrase
+from flbench.targets import BROUGHT, weights_again
 
 NOTHING = "–"
 TITLES: Mapping[str, str] = METRICS
@@ -199,7 +200,11 @@ def command(record: Record, seeds: Sequence[int]) -> str:
     if seeds and list(seeds) != [0]:
         words += ["--seed", ",".join(map(str, seeds))]
     for key in sorted(record.method.given):
-        words += ["--set", f"{key}={_argument(record.method.given[key])}"]
+        value = record.method.given[key]
+        if key == BROUGHT:
+            words += ["--weights", weights_again(value)]
+        else:
+            words += ["--set", f"{key}={_argument(value)}"]
     for old in sorted(info.mapping):
         words += ["--map", f"{old}={info.mapping[old]}"]
     if info.region == "difference":

@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from builders import run_units_here
 from ledger import KINDS, NUMBERS, Ledger, Observed
+
+from flbench import jobs
+from flbench.reporting import figures, study_figures
 
 LEDGER = pytest.StashKey[Ledger]()
 SEEN = pytest.StashKey[Observed]()
@@ -28,6 +32,15 @@ def observed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     seen = Observed([tmp_path_factory.getbasetemp().parent])
     request.node.stash[SEEN] = seen
     return seen
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs stay in this process, without reference rows and pictures, which are tested elsewhere."""
+    run_units_here(monkeypatch)
+    monkeypatch.setattr(jobs, "reference_methods", list)
+    monkeypatch.setattr(figures, "draw_cell_figures", lambda *_: None)
+    monkeypatch.setattr(study_figures, "draw_boards", lambda *_, **__: [])
 
 
 @pytest.hookimpl(wrapper=True)

@@ -27,12 +27,14 @@ KINDS = ("input", "kill", "write", "other")
 NO_CODE = "row"
 """In place of an exit code: the run goes on, and the fault is a row of its scores or of a listing."""
 
+_NAME = r"[^\s'\"():;,/]+"
 _HIDDEN = [
+    (re.compile(r"disk full while writing \S+ in \S+"), "disk full while writing FILE in FOLDER"),
     (re.compile(r"\bpid \d+"), "pid P"),
     (re.compile(r"\bon host \S+"), "on host H"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*"), "T"),
     (re.compile(r"\d+(\.\d+)? (s|seconds|minutes|hours|days)\b"), "N \\2"),
-    (re.compile(r"-s\d+-+[0-9a-f]{8,}|--[0-9a-f]{8,}"), "-…"),
+    (re.compile(r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{8,}\b"), "…"),
 ]
 
 
@@ -99,9 +101,7 @@ class Observed:
     def _plain(self, text: str) -> str:
         """Return the text without what differs from machine to machine and from run to run."""
         for folder in self.hidden:
-            text = re.sub(
-                rf"{re.escape(str(folder))}(?:/[^\s'\"():;,]+)*?(/[^\s'\"():;,/]+)?(?=[\s'\"():;,]|$)", _end, text
-            )
+            text = re.sub(rf"{re.escape(str(folder))}(?:/{_NAME})*?(/{_NAME})?(?=[\s'\"():;,]|$)", _end, text)
         for pattern, plain in _HIDDEN:
             text = pattern.sub(plain, text)
         return " ".join(text.split())

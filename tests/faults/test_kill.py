@@ -42,6 +42,7 @@ class Small(NeuralLocator):
 '''
 
 
+ASKED = (signal.SIGINT, signal.SIGTERM)
 BOTH = pytest.mark.fault(52, "kill -9 of a run and its work unit, while it fits and while it tests", kind="kill")
 
 
@@ -120,6 +121,20 @@ def undisturbed(plugin: Path, boxes: Dataset, tmp_path_factory: pytest.TempPathF
             id="53-kill-9-of-the-driver",
             marks=pytest.mark.fault(53, "kill -9 of the command alone, not of its work unit", kind="kill"),
         ),
+        pytest.param(
+            "fits/small*/checkpoint.safetensors",
+            signal.SIGINT,
+            "driver",
+            id="55-ctrl-c-while-fitting",
+            marks=pytest.mark.fault(55, "Ctrl+C once, and twice; then the same command again", kind="kill"),
+        ),
+        pytest.param(
+            "cells/small*/partial/black_hair--clean.npz",
+            signal.SIGINT,
+            "driver, twice",
+            id="55-ctrl-c-twice-while-testing",
+            marks=pytest.mark.fault(55, "Ctrl+C once, and twice; then the same command again", kind="kill"),
+        ),
     ],
 )
 def test_a_killed_run_goes_on_to_the_same_bits(
@@ -137,11 +152,13 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     victims = _family(process.pid) if whom == "all" else [process.pid]
     for victim in victims:
         os.kill(victim, number)
+    if "twice" in whom:
+        os.kill(process.pid, number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == (130 if number == signal.SIGTERM else -number)
+    assert process.returncode == (130 if number in ASKED else -number)
     assert "Traceback" not in err
     assert not list(tmp_path.glob("cells/small*/run.json"))
-    said = err.strip().splitlines()[-1] if number == signal.SIGTERM else "Killed"
+    said = err.strip().splitlines()[-1] if number in ASKED else "Killed"
     observed(f"{said}; the same command again goes on to the bits of an undisturbed run", process.returncode)
     study, digests = undisturbed
     assert finished(plugin, boxes.folder, tmp_path) == digests
