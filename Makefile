@@ -1,6 +1,7 @@
 # Every target sets up what it needs: Python 3.11 or newer and make are enough.
 #   make demo    fit a locator on made faces, test it across attributes, show the table
 #   make test    run the tests          make check   formatting, lint, types
+#   make audit   ask for known flaws of the packages installed in .venv: needs a network
 #   make fix     repair formatting      make bench   measure speed      make clean
 #   make faults  try every fault, and write docs/faults.md
 #   make bench-compare   fail if a ratio is worse than the committed one; make bench-docs commits new ones
@@ -11,8 +12,9 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.flbench-ready
+AUDIT := $(VENV)/audit
 
-.PHONY: demo test check fix docs faults bench bench-docs bench-compare clean
+.PHONY: demo test check audit fix docs faults bench bench-docs bench-compare clean
 
 demo: $(READY)
 	@$(BIN)/flbench run --method fakelocator --protocol cross_attribute
@@ -24,6 +26,14 @@ check: $(READY)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+# Without --strict, pip-audit passes over packages that it cannot ask about, and finds nothing wrong.
+audit: $(READY)
+	@test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet pip-audit; } || \
+		{ rm -rf $(AUDIT); echo "Nothing was checked: pip-audit cannot be had from a registry here." >&2; exit 1; }
+	@$(BIN)/python -m pip list --format=freeze --exclude-editable | sed 's/+.*//' > $(AUDIT)/installed.txt
+	@$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement $(AUDIT)/installed.txt $(ARGS) || \
+		{ echo "Either packages have the flaws named above, or advisories cannot be had here and nothing was checked." >&2; exit 1; }
 
 fix: $(READY)
 	@$(BIN)/ruff check --fix .

@@ -69,7 +69,7 @@ def show(name: str, study: Path, as_json: bool) -> None:
         if record is None:
             known = [*methods(), *protocols(), *dataset_makers(), *(r.cell for r in Study(study).records())]
             raise UsageError(f"nothing is called {name!r}", hint=suggest(name, known))
-        click.echo(record.to_json(), nl=False) if as_json else console.record_card(record)
+        console.json_out(record.model_dump(mode="json", by_alias=True)) if as_json else console.record_card(record)
 
 
 def _show_method(entry: MethodEntry, name: str, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from flbench.record import Record
 from flbench.reporting import cards, plans
 from flbench.reporting.tables import Cell, Table
 from flbench.reporting.words import seconds
-from flbench.streams import PIPE_WIDTH, Stream, err, out, printable
+from flbench.streams import PIPE_WIDTH, Stream, err, json_text, out, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -289,8 +288,7 @@ def judge(records: Sequence[Record], missing: Sequence[str] = ()) -> None:
 
 def json_out(document: Any) -> None:
     """Print a JSON document on stdout, keys sorted, numbers as numbers."""
-    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False, default=str)
-    Stream(sys.stdout).write(text + "\n")
+    sys.stdout.write(json_text(document))
 
 
 def files(word: str, paths: Iterable[Path]) -> None:

@@ -31,7 +31,7 @@ def read_document(path: Path, kind: type[M], what: str) -> M:
         document = tomllib.loads(text)
     except OSError as error:
         raise UsageError(f"{what} {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, a number of 5,000 digits, brackets in brackets
         raise UsageError(f"{what} {path.name}: not valid TOML: {error}") from error
     try:
         return kind.model_validate(document)

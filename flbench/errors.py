@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+LONGEST = 1000
+"""Signs of a message, at most: a stranger's file may have a name or a line of any length."""
+
+
+def _line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+
 
 class FlbenchError(Exception):
     """Say in one line what went wrong, where, and what to do next.
@@ -14,8 +22,7 @@ class FlbenchError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        self.message = " ".join(message.split())
-        self.hint = " ".join(hint.split())
+        self.message, self.hint = _line(message), _line(hint)
         super().__init__(f"{self.message} ({self.hint})" if self.hint else self.message)
 
 

@@ -85,7 +85,7 @@ def describe_method(name: str, module: str, kind: str, path: Path | None, distri
     try:
         source = path.read_bytes()
         tree = ast.parse(source)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
         return broken(f"{path.name}{where}: {getattr(error, 'msg', None) or error}")
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]

@@ -309,6 +309,7 @@ def laid_over(image: np.ndarray, fakeness: np.ndarray) -> np.ndarray:
 
 
 def _csv(seen: Sequence[Seen]) -> str:
+    """Return a row per image; no text is a formula to a spreadsheet."""
     text = StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Seen)], lineterminator="\n")
     writer.writeheader()

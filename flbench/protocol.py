@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -61,7 +61,7 @@ class Category(NamedTuple):
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def _categories(texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -196,7 +196,7 @@ class Protocol(_Model):
     question: str
     paper: str
     notes: tuple[str, ...] = Field((), strict=False)
-    size: int | Literal["dataset"] = "dataset"
+    size: Annotated[int, Field(ge=1, le=16384)] | Literal["dataset"] = "dataset"
     fit: tuple[FitSlice, ...] = Field(min_length=1, strict=False)
     test: tuple[TestSlice, ...] = Field(min_length=1, strict=False)
     conditions: tuple[str, ...] = Field((CLEAN,), strict=False)
@@ -214,17 +214,18 @@ class Protocol(_Model):
         for test in self.test:
             if test.fit not in fits:
                 raise ValueError(f"test {test.name!r} names an unknown fit {test.fit!r}, {suggest(test.fit, fits)}")
-        if CLEAN not in self.conditions:
-            raise ValueError('conditions must contain "clean"')
         return self
 
     @field_validator("conditions")
     @classmethod
     def _canonical(cls, conditions: tuple[str, ...]) -> tuple[str, ...]:
         try:
-            return tuple(dict.fromkeys(parse_condition(text).name for text in conditions))
+            names = tuple(dict.fromkeys(parse_condition(text).name for text in conditions))
         except UsageError as error:
             raise ValueError(str(error)) from error
+        if CLEAN not in names:
+            raise ValueError('"clean" must be among them')
+        return names
 
     @property
     def label(self) -> str:

@@ -218,6 +218,10 @@ class Record(_Model):
         return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def _refused(constant: str) -> float:
+    raise ValueError(f"{constant} is no number that JSON knows")
+
+
 def read_record(path: Path) -> Record:
     """Read one `run.json`.
 
@@ -225,16 +229,19 @@ def read_record(path: Path) -> Record:
         DataError: The file is missing, truncated, of another schema, or fails validation.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        document = json.loads(text, parse_constant=_refused)
     except OSError as error:
         raise DataError(f"record {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"record {path} is damaged: {error}", hint="move it away and run the cell again") from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise DataError(f"record {path} has schema {schema!r}, this version reads {SCHEMA!r}", hint="upgrade flbench")
     try:
-        return Record.model_validate(document)
+        return Record.model_validate_json(
+            text, strict=True
+        )  # numbers are numbers, and text is text that can be written
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

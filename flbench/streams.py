@@ -6,8 +6,11 @@ the stream is no terminal there are no colours, lines or bars, but plain text.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
+import unicodedata
 from typing import IO, Any, cast
 
 from rich.console import Console
@@ -46,6 +49,29 @@ def _fits(sign: str, encoding: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+_RARE = re.compile(r"[^\n -~]")
+
+
+def json_text(document: Any, stream: IO[str] | None = None) -> str:
+    """Return a document as JSON that any terminal may show: keys sorted, numbers as numbers, no value changed.
+
+    Signs that would steer a terminal, that nobody sees, or that the stream cannot encode are written as JSON escapes.
+
+    Args:
+        document: Anything that JSON knows; other values as text.
+        stream: Where it goes; None for stdout.
+    """
+    encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
+
+    def escaped(match: re.Match[str]) -> str:
+        sign = match[0]
+        plain = unicodedata.category(sign)[0] not in "CZ" and _fits(sign, encoding)
+        return sign if plain else json.dumps(sign)[1:-1]
+
+    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False, default=str)
+    return _RARE.sub(escaped, text) + "\n"
 
 
 class Stream:

@@ -32,6 +32,10 @@ CASES = "cases.png"
 FIT = "fit.json"
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.txt"
+ROW = ("test", "condition", "sample_id")
+"""Columns of the per-image scores that tell one row from another."""
+TEXTS = (*ROW, "identity", "label", "status")
+"""Columns of the per-image scores that are always there and hold text; the others hold numbers, but for `reason`."""
 GRACE_SECONDS = 5.0
 """How long a command waits for a lock without `--wait`: a process whose driver was killed needs a moment to notice."""
 
@@ -58,12 +62,15 @@ class Study:
         """Return what `fit.json` says, or None if the fit is not done."""
         path = self.fit_folder(fit) / FIT
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(document, dict):
+                return document
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):
-            _set_aside(path)
-            return None
+        except (OSError, ValueError, RecursionError):
+            pass
+        _set_aside(path)
+        return None
 
     def record(self, cell: str) -> Record | None:
         """Return the record of a cell, or None if the cell is not done.
@@ -212,7 +219,7 @@ def read_scores(folder: Path, *, hint: str, columns: Collection[str] = ()) -> pd
         columns: Those to read, as far as they are there; none: all.
 
     Raises:
-        DataError: The file is missing or damaged.
+        DataError: The file is missing or damaged, or its rows cannot be told apart.
     """
     import pandas as pd
     from pyarrow.parquet import read_schema
@@ -220,6 +227,15 @@ def read_scores(folder: Path, *, hint: str, columns: Collection[str] = ()) -> pd
     path = folder / SCORES
     try:
         known = read_schema(path).names
-        return pd.read_parquet(path, columns=[name for name in known if not columns or name in columns])
-    except (OSError, ValueError) as error:
+        scores = pd.read_parquet(path, columns=[name for name in known if not columns or name in columns])
+    except Exception as error:  # of damaged files, pandas raises whatever it trips over: OSError, ValueError, KeyError
         raise DataError(f"scores {path} cannot be read: {error}", hint=hint) from error
+    absent = [name for name in (*TEXTS, "score") if name not in scores and (not columns or name in columns)]
+    if absent:
+        raise DataError(f"scores {path} have no column {', '.join(absent)}", hint=hint)
+    odd = [name for name in scores if name not in (*TEXTS, "reason") and scores[name].dtype.kind not in "fiu"]
+    if odd:
+        raise DataError(f"scores {path} hold no numbers in column {odd[0]!r}", hint=hint)
+    if set(ROW) <= set(scores) and scores.duplicated(list(ROW)).any():
+        raise DataError(f"scores {path} have an image twice", hint=hint)
+    return scores

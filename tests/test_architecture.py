@@ -78,7 +78,18 @@ COMMANDS = {
 }
 TERMINAL = {"console", "streams", *COMMANDS}
 PRINTERS = {"flbench/cli_show.py", "flbench/console.py", "flbench/streams.py"}
-UNSAFE = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+UNSAFE = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle", "yaml"}
+CARRIES_OUT = {
+    "eval",
+    "exec",
+    "os.system",
+    "os.popen",
+    "os.startfile",
+    "runpy.run_path",
+    "runpy.run_module",
+    "pty.spawn",
+}
+UNPACKS = {"torch.save", "torch.hub.load", "torch.jit.load", "torch.export.load", "torch.package.PackageImporter"}
 MOST_LINES = 400
 
 
@@ -287,9 +298,11 @@ def unsafe(tree: ast.Module, package: str) -> list[str]:
         name = ast.unparse(node.func)
         if name in {"torch.load", "load"} and keywords.get("weights_only") is not True:
             wrong.append(f"line {node.lineno}: {name} without weights_only=True")
-        if keywords.get("allow_pickle") is True or name.endswith("read_pickle") or name == "torch.save":
-            wrong.append(f"line {node.lineno}: {name} reads or writes pickles")
-        if name in {"eval", "exec", "os.system", "os.popen"} or keywords.get("shell", False) is not False:
+        pickles = any(k.arg == "allow_pickle" and keywords.get(k.arg) is not False for k in node.keywords)
+        pickles |= name in {"np.load", "numpy.load"} and len(node.args) > 1  # its third is allow_pickle
+        if pickles or name in UNPACKS or name.endswith(("read_pickle", "to_pickle")):
+            wrong.append(f"line {node.lineno}: {name} reads or writes pickles or programs")
+        if name in CARRIES_OUT or name.startswith(("os.exec", "os.spawn")) or keywords.get("shell", False) is not False:
             wrong.append(f"line {node.lineno}: {name} carries out a text")
     return wrong
 
@@ -314,6 +327,14 @@ def test_nothing_that_is_read_can_run_code(path: Path) -> None:
         "import torch\ntorch.load('x', weights_only=flag)",
         "from torch import load\nload('x')",
         "np.load('x', allow_pickle=True)",
+        "np.load('x', allow_pickle=flag)",
+        "np.load('x', None, True)",
+        "import yaml\nyaml.load(text)",
+        "torch.jit.load('x')",
+        "torch.hub.load('a/b', 'c')",
+        "frame.to_pickle('x')",
+        "os.execv('x', [])",
+        "runpy.run_path('x')",
         "pd.read_pickle('x')",
         "torch.save(x, 'x')",
         "eval(text)",

@@ -32,14 +32,10 @@ def test_the_readmes_table_of_methods_is_what_the_code_gives() -> None:
     assert "| [`fakelocator`](methods/fakelocator.py) |" in README
 
 
-WAITING = frozenset(range(42, 52))
-"""Faults whose tests are still to be written: what a method says."""
-
-
 def test_every_fault_is_tried_and_told() -> None:
     """The page is made by running the tests, which takes minutes; that it names what they try is cheap to hold."""
     tried = dict.fromkeys(carried(ROOT / "tests" / "faults"))
-    assert NUMBERS - {number for number, _ in tried} == WAITING
+    assert {number for number, _ in tried} >= NUMBERS
     told = {(line["number"], line["fault"]): line for line in fault_table.read()}
     assert set(told) == set(tried), "run: make faults"
     assert set(KINDS) == set(fault_table.KINDS)

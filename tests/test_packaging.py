@@ -13,10 +13,38 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
 FOLDERS: dict[str, str] = SETUPTOOLS["package-dir"]
+
+
+SAFE = {
+    "filelock": "3.20.1",  # CVE-2025-68146: a lock file that is a link empties what it leads to
+    "jinja2": "3.1.6",  # CVE-2025-27516: a template leaves its sandbox
+    "numpy": "1.22",  # CVE-2021-41496: a buffer that overflows
+    "onnx": "1.16",  # CVE-2024-27318: external data outside the model's folder
+    "pillow": "11.3",  # CVE-2025-48379: a heap that overflows; earlier ones before that
+    "pyarrow": "14.0.1",  # CVE-2023-47248: Parquet and Arrow files that run code
+    "pydantic": "2.4",  # CVE-2024-3772: an address that takes for ever to check
+    "setuptools": "78.1.1",  # CVE-2025-47273: a package that is written outside its folder
+    "torch": "2.6",  # CVE-2025-32434: weights_only=True that runs code all the same
+}
+"""The first version without a flaw that was published; `make audit` asks for those that were found since."""
+
+
+def test_lower_bounds_leave_out_versions_that_are_known_to_be_unsafe() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    texts = project["project"]["dependencies"] + project["build-system"]["requires"]
+    texts += [text for extra in project["project"]["optional-dependencies"].values() for text in extra]
+    asked = [Requirement(text) for text in texts]
+    assert {requirement.name for requirement in asked} >= set(SAFE)
+    for requirement in asked:
+        if requirement.name in SAFE:
+            (bound,) = (part.version for part in requirement.specifier if part.operator == ">=")
+            assert Version(bound) >= Version(SAFE[requirement.name]), requirement.name
 
 
 def shipped_files() -> set[str]:

@@ -379,11 +379,11 @@ def _read_about(path: Path) -> About:
         return About.model_validate(document)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", hint="is this folder a data set?") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not valid TOML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise DataError(f"{path}: unknown key {key!r}", hint=suggest(key, list(About.model_fields))) from error
         raise DataError(f"{path}: {key}: {first['msg']}") from error
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, a number of 5,000 digits, brackets in brackets
+        raise DataError(f"{path} is not valid TOML: {error}") from error

@@ -112,9 +112,11 @@ def canonical(rows: pd.DataFrame) -> pd.DataFrame:
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         table = pa.parquet.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+        table.validate(full=True)
+        names = table.column_names
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{path} is damaged or not Parquet: {error}", hint="make or import it again") from error
-    _check_columns(table.column_names, path.name)
+    _check_columns(names, path.name)
     return _to_strings(table.select(COLUMNS), path)
 
 
@@ -125,11 +127,12 @@ def _read_csv(path: Path) -> pd.DataFrame:
     )
     try:
         table = pa.csv.read_csv(path, parse_options=parse, convert_options=convert)
+        names = table.column_names
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise UsageError(f"{path.name}{_bad_line(path)}: {str(error).splitlines()[0]}") from error
-    _check_columns(table.column_names, path.name)
+    _check_columns(names, path.name)
     return _to_strings(table.select(COLUMNS), path)
 
 

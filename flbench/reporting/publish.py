@@ -205,7 +205,7 @@ def _stored(path: Path) -> Protocol | None:
         return Protocol.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, ValidationError) as error:
+    except (OSError, ValueError, RecursionError, ValidationError) as error:
         raise DataError(f"protocol {path} is damaged: {error}", hint="delete it and publish again") from error
 
 

@@ -49,6 +49,9 @@ def test_commands_that_wait_share_the_work(
     assert set(cells) == set(outcome(alone)[0])
     assert outcome(tmp_path) == outcome(alone)
     hold_whole(tmp_path)
+    waited = {line for _, err in ended for line in err.splitlines() if line.startswith("warning: waiting:")}
+    assert all("is in use" in line for line in waited)
+    assert waited or count == 2, "eight cannot all come at the right moment"
 
 
 @pytest.mark.fault("commands on one study at the same time", "eight that do not wait", kind="other")
