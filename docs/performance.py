@@ -54,10 +54,10 @@ Times are of one thread of the machine named above, at 224 pixels a side.
 
 - *Images mapped into memory* in place of reads by their position: 0.006 ms an image either way, and a process dies of
   touching a page where a disk is full or a file was cut short.
-- *SSIM by running sums* (`np.add.accumulate`): 1.6 ms an image, against 0.6 ms for sums of two and of four over unbroken
+- *SSIM by running sums* (`np.add.accumulate`): 1.6 ms an image, against 0.6 ms for sums of two and four over unbroken
   runs. In float32 it would cost a third, but maps with flat areas come out wrong by up to 1.6e-4: not done.
 - *`np.partition`* for the score of a map: 0.27 ms, against 0.12 ms for guessing from a sample where the highest begin.
-- *`np.sort`* of the pixels' keys: 0.97 ms where numpy has no vectorised sort for the processor, against 0.37 ms in torch.
+- *`np.sort`* of the pixels' keys: 0.97 ms where numpy has no fast sort for the processor, against 0.37 ms in torch.
 - *Blur and noise by other libraries* would be several times as fast (OpenCV's blur differs in rounding, and the noise
   field of an image cannot be kept for its other severities without 600 kB an image): they are a third of what is left.
 - *Larger batches*: at 224 pixels batches of 16 cost a fifth more an image than batches of 4 or 5; at 64 pixels batches
