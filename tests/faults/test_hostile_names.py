@@ -167,7 +167,7 @@ def test_70_csv(name: str, tmp_path: Path, observed: Observed, monkeypatch: pyte
     predict_images([path], Path("out"), ready)
     with Path("out/summary.csv").open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
-    observed(row["image"])
+    observed(f"image: {row['image']!a}", 0)
     assert all(value is None or not value.startswith(("=", "+", "-", "@", "\t", "\r")) for value in row.values())
     assert Path(row["image"]) == path
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([path.name, "out"])
