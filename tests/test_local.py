@@ -11,7 +11,7 @@ import pytest
 
 from flbench.data.dataset import Dataset
 from flbench.engine import local
-from flbench.engine.local import run_plan
+from flbench.engine.local import Machine, run_plan
 from flbench.engine.plan import Plan, Request, Unit, make_plan
 from flbench.engine.process import Died
 from flbench.errors import RunError
@@ -49,8 +49,7 @@ def carried_out(plan: Plan, study: Path, monkeypatch: pytest.MonkeyPatch, *ends:
             raise death
 
     monkeypatch.setattr(local, "_run", run)
-    how = {"device": "cpu", "threads": 1, "inference": "torch", "wait": False}
-    run_plan(plan, Study(study), watch=events.append, **how)  # type: ignore[arg-type]
+    run_plan(plan, Study(study), Machine(device="cpu", threads=1), events.append)
     assert len(jobs) == len(ends)
     return jobs, events
 

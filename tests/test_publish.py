@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from factories import make_protocol, make_record, make_scores, write_cell
 from PIL import Image
@@ -269,6 +270,10 @@ def test_missing_and_damaged_scores_are_told(tmp_path: Path) -> None:
     publish([(record, folder)], KNOWN, into)
     (into / "faces/sample-v1/one/images.parquet").write_bytes(b"no parquet")
     with pytest.raises(DataError, match=r"images\.parquet"):
+        render(into, KNOWN)
+    scores = pd.read_parquet(folder / "images.parquet")
+    scores.drop(columns=record.protocol.primary).to_parquet(into / "faces/sample-v1/one/images.parquet")
+    with pytest.raises(DataError, match=f"have no column {record.protocol.primary}"):
         render(into, KNOWN)
     (folder / "images.parquet").unlink()
     with pytest.raises(DataError, match=r"no images\.parquet"):

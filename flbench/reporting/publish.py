@@ -35,6 +35,7 @@ from flbench.reporting.drawing import SUFFIXES, marked
 from flbench.reporting.model import SHOWN_CASES, SHOWN_PANEL, Board, Entry, Key
 from flbench.reporting.plots import Plot, board_plots, draw_plots, is_drawn
 from flbench.reporting.render import MARK, Listed, Picture, conventions_page, index, markdown
+from flbench.scoring.metrics import WORST
 from flbench.scoring.resampling import MATCH
 from flbench.study import CASES, PANEL, RECORD, SCORES, read_scores
 
@@ -194,6 +195,9 @@ def _entry(folder: Path, home: Path) -> Entry:
     there = (folder / SCORES).exists()
     needed = (*MATCH, "identity", "label", "status", "score", record.protocol.primary)
     scores = read_scores(folder, hint="publish the cell again", columns=needed) if there else None
+    primary = record.protocol.primary
+    if scores is not None and primary in (*WORST, "false_alarm") and primary not in scores:
+        raise DataError(f"scores {folder / SCORES} have no column {primary}", hint="publish the cell again")
     shown = {name: record.dataset.publishable and (folder / name).exists() for name in (SHOWN_PANEL, SHOWN_CASES)}
     beside = folder.relative_to(home).as_posix()
     return Entry(record=record, scores=scores, folder=beside, panel=shown[SHOWN_PANEL], cases=shown[SHOWN_CASES])
