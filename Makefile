@@ -3,7 +3,7 @@
 #   make test    run the tests          make check   formatting, lint, types
 #   make audit   ask for known flaws of the packages installed in .venv: needs a network
 #   make fix     repair formatting      make bench   measure speed      make clean
-#   make faults  try every fault, and write docs/faults.md
+#   make test-faults   try every fault: bad input, kills, full disks; make faults writes docs/faults.md of it
 #   make bench-compare   fail if a ratio is worse than the committed one; make bench-docs commits new ones
 # PYTHON=python3.12 chooses the interpreter; VENV=folder another environment; ARGS=... goes to pytest.
 
@@ -11,16 +11,20 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
+SPREAD := --numprocesses auto --maxprocesses 8 --dist loadfile
 READY := $(VENV)/.flbench-ready
 AUDIT := $(VENV)/audit
 
-.PHONY: demo test check audit fix docs faults bench bench-docs bench-compare clean
+.PHONY: demo test test-faults check audit fix docs faults bench bench-docs bench-compare clean
 
 demo: $(READY)
 	@$(BIN)/flbench run --method fakelocator --protocol cross_attribute
 
 test: $(READY)
-	@$(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
+	@$(BIN)/pytest $(SPREAD) --ignore tests/faults $(ARGS)
+
+test-faults: $(READY)
+	@$(BIN)/pytest $(SPREAD) tests/faults $(ARGS)
 
 check: $(READY)
 	@$(BIN)/ruff format --check .

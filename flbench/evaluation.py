@@ -24,7 +24,7 @@ from flbench.method_file import MethodEntry
 from flbench.protocol import Protocol
 from flbench.record import Record
 from flbench.registry import MethodChoice, find_protocol
-from flbench.study import RECORD, Study
+from flbench.study import PARTIAL, RECORD, Study
 
 Progress = Callable[[str, int, int], None]
 Maps = Callable[[Tensor], Any]
@@ -120,7 +120,7 @@ def evaluate(
     with _stored(study) as store, _undone(made, device, threads) as runtime, store.lock(cell.id):
         folder = store.cell_folder(cell.id)
         (folder / RECORD).unlink(missing_ok=True)
-        shutil.rmtree(folder / "partial", ignore_errors=True)
+        shutil.rmtree(folder / PARTIAL, ignore_errors=True)
         return run_cell(cell, frames, store, runtime, Events(_sender(progress)))
 
 
@@ -174,8 +174,7 @@ def _stored(study: Study | Path | str | None) -> Iterator[Study]:
 @contextmanager
 def _undone(locator: Locator, device: str, threads: int | None) -> Iterator[Runtime]:
     """Set torch and the module up for a run, and put back what the caller had."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
     module = locator.function if isinstance(locator, GivenLocator) and isinstance(locator.function, nn.Module) else None
     training = [part for part in module.modules() if part.training] if module is not None else []
     try:
@@ -187,7 +186,7 @@ def _undone(locator: Locator, device: str, threads: int | None) -> Iterator[Runt
         for part in training:
             part.training = True
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1], warn_only=warn_only)
+        torch.set_deterministic_debug_mode(before[1])
         torch.backends.cudnn.benchmark = before[2]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -32,6 +33,7 @@ CASES = "cases.png"
 FIT = "fit.json"
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.txt"
+PARTIAL = "partial"
 ROW = ("test", "condition", "sample_id")
 """Columns of the per-image scores that tell one row from another."""
 TEXTS = (*ROW, "identity", "label", "status")
@@ -130,6 +132,8 @@ class Study:
     def lock(self, name: str, *, wait: bool = False, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
         """Hold a lock of this study, so that two commands never work on the same fit or cell.
 
+        What a process that was killed has left half-written of it is swept away first.
+
         Args:
             name: Of a fit or cell.
             wait: Wait for it as long as it takes.
@@ -162,11 +166,25 @@ class Study:
                 "host": socket.gethostname(),
                 "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             }
+            self._sweep(name)
             write_json(owner, who)
             yield
         finally:
             owner.unlink(missing_ok=True)
             lock.release()
+
+    def _sweep(self, name: str) -> None:
+        """Remove temporary files of a fit or cell whose lock is held; pictures are drawn without the lock."""
+        cell = self.cell_folder(name)
+        left = [*self.fit_folder(name).glob(".*.tmp"), *(cell / PARTIAL).glob(".*.tmp")]
+        left += (self.folder / "locks").glob(f".{name}.json.*.tmp")
+        left += [path for kept in (RECORD, SCORES, GALLERY) for path in cell.glob(f".{kept}.*.tmp")]
+        for path in left:
+            with suppress(OSError):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
 
 def _holder(owner: Path) -> str:

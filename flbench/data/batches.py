@@ -18,7 +18,7 @@ from flbench.data import fakeness
 from flbench.data.dataset import ENTIRE, Dataset, Selection
 from flbench.data.decoding import read_gray, read_image, read_parsing
 from flbench.data.degradations import degrade
-from flbench.data.images import resize, resize_classes
+from flbench.data.images import pixel_limit, resize, resize_classes
 from flbench.errors import DataError
 from flbench.locator import Batch
 from flbench.store import PixelStore
@@ -111,7 +111,8 @@ class Frames:
 
     def _store(self, kind: str) -> PixelStore:
         shape = (self.size, self.size, 3) if kind == "image" else (self.size, self.size)
-        about = {"data set": self.dataset.fingerprint, "kind": kind, "size": self.size}
+        # What is too large for one command must not be had from another one that was allowed more.
+        about = {"data set": self.dataset.fingerprint, "kind": kind, "size": self.size, "limit": pixel_limit()}
         return PixelStore(about, len(self._places), shape)
 
     def _picked(self, sample: str) -> dict[str, str]:

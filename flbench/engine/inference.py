@@ -177,6 +177,7 @@ def _compile(locator: NeuralLocator, name: str, size: int, threads: int) -> Sess
     del name, size, threads
     module = locator.module
     assert module is not None
+    torch.use_deterministic_algorithms(True, warn_only=True)  # tells the compiler too
     compiled: Any = torch.compile(module.eval())
 
     def run(images: Tensor) -> tuple[Tensor, ...]:

@@ -120,7 +120,7 @@ class Runtime:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         _keep_memory()
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import torch's compiler: 1.7 s
         torch.backends.cudnn.benchmark = False
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"

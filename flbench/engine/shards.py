@@ -15,6 +15,7 @@ from flbench.engine.gallery import write_arrays
 from flbench.files import atomic_write, write_json
 from flbench.protocol import fingerprint
 from flbench.record import Convention
+from flbench.study import PARTIAL
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Shards:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / "partial"
+        self.folder = folder / PARTIAL
 
     def read(self, test: str, condition: str) -> Shard | None:
         """Return a finished slice, or None."""

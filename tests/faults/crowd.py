@@ -29,7 +29,9 @@ def crowd(words: Sequence[str], count: int, *, patience: float) -> list[tuple[in
         Exit code and what went to stderr of each.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "flbench.engine.worker", __name__])
+    context.set_forkserver_preload(
+        ["flbench.engine.worker", "flbench.jobs", "flbench.methods.noise_residual", __name__]
+    )
     barrier = context.Barrier(count)
     with ProcessPoolExecutor(count, mp_context=context, initializer=_ready, initargs=(barrier,)) as pool:
         started = [pool.submit(_command, list(words), patience) for _ in range(count)]

@@ -41,7 +41,7 @@ def finished(err: str) -> list[str]:
 def test_commands_that_wait_share_the_work(
     words: list[str], alone: Path, tmp_path: Path, observed: Observed, count: int
 ) -> None:
-    ended = crowd([*words, "--study", str(tmp_path), "--wait"], count, patience=0.3)
+    ended = crowd([*words, "--study", str(tmp_path), "--wait"], count, patience=0.02)
     observed("ok, each cell is done by one of them", max(code for code, _ in ended), cases=count)
     assert [code for code, _ in ended] == [0] * count, ended
     cells = Counter(cell for _, err in ended for cell in finished(err))
