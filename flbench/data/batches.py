@@ -32,7 +32,7 @@ MAPS_BYTES = 1 << 28
 """Attention maps kept in memory, at most."""
 
 
-ROWS_KEPT = 1 << 13
+ROWS_KEPT = 1 << 10
 """Rows of the manifest kept at hand, at most."""
 
 
@@ -97,7 +97,7 @@ class Frames:
         self.size = size
         self.region_source = region
         self._places = {name: place for place, name in enumerate(dataset.manifest["sample_id"])}
-        # Pandas takes longer to pick a row than numpy to degrade an image, and every condition asks again.
+        self._columns = {str(name): column.array for name, column in dataset.manifest.items()}
         self._row = lru_cache(maxsize=ROWS_KEPT)(self._picked)
         self._decoded = _Cache(CACHE_BYTES)
         self._maps = _Cache(MAPS_BYTES)
@@ -116,7 +116,8 @@ class Frames:
         return PixelStore(about, len(self._places), shape)
 
     def _picked(self, sample: str) -> dict[str, str]:
-        return {str(column): str(value) for column, value in self.dataset.manifest.iloc[self._places[sample]].items()}
+        place = self._places[sample]
+        return {name: str(column[place]) for name, column in self._columns.items()}
 
     def _kept(self, kind: str, sample: str, files: Sequence[str], make: Callable[[], np.ndarray]) -> np.ndarray:
         """Return what is decoded of a sample's files, uint8, from the store on disk or from memory; made if need be."""
