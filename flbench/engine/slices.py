@@ -81,13 +81,12 @@ class _Table:
 
     def frame(self, test: str, condition: str) -> pd.DataFrame:
         """Return the rows as a table."""
-        rows = self._samples.iloc[np.array(self._places, np.int64)]
+        rows = self._samples.iloc[np.array(self._places, np.int64)].reset_index(drop=True)[_SAMPLE]
+        for name, text in (("condition", condition), ("test", test)):
+            rows.insert(0, name, pd.Series([text], dtype=str).repeat(len(rows)).array)
+        texts = {name: pd.array(values, dtype=str) for name, values in self._texts.items()}
         numbers = {name: np.array(values, np.float64) for name, values in self._numbers.items()}
-        told: dict[str, Any] = {"test": test, "condition": condition}
-        told |= {name: rows[name].to_numpy() for name in _SAMPLE}
-        return pd.DataFrame({**told, **self._texts, **numbers}, index=range(len(rows))).astype(
-            dict.fromkeys([*told, *self._texts], str)
-        )
+        return rows.assign(**texts, **numbers)
 
 
 def evaluate_slice(task: Task, predict: Recall, frames: Frames, timer: Timer, events: Events) -> Shard:
