@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
 
+import flbench
 from flbench.cli import main
 from flbench.data.dataset import Dataset
 from flbench.engine import inference
@@ -219,3 +220,11 @@ def test_the_number_of_images_predicted_together_follows_from_size_and_device(
 ) -> None:
     assert Runtime(torch.device(device), 1).batch_at(size) == batch
     assert Runtime(torch.device(device), 1, batch=3).batch_at(size) == 3
+
+
+def test_an_engine_given_from_python_is_told_by_its_own_name(boxes: Dataset) -> None:
+    needs("onnxruntime")
+    ready_made = Inference(ready(YAutoencoder()), "y", "onnxruntime", size=32, threads=1)
+    record = flbench.evaluate(ready_made, "in_gan", boxes, threads=1, device="cpu")
+    assert record.status == "ok"
+    assert record.provenance["inference"]["engine"] == "onnxruntime"

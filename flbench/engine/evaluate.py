@@ -145,11 +145,11 @@ def _inference(cell: Cell, runtime: Runtime, memory: Predictions) -> dict[str, A
     said: dict[str, Any] = {"batch": min([runtime.batch_at(int(cell.protocol.size)), *filter(None, fitted)])}
     if keys & memory.channels_last:
         said["layout"] = "channels last"
-    found = [memory.engines[key].deviation for key in sorted(keys & set(memory.engines))]
-    if found:
-        engine = {"engine": runtime.inference, "version": version_of(runtime.inference)}
-        furthest = max((value for value in found if value is not None), default=None)
-        said["inference"] = {**engine, "deviation": furthest}
+    engines = [memory.engines[key] for key in sorted(keys & set(memory.engines))]
+    if engines:
+        furthest = max((engine.deviation for engine in engines if engine.deviation is not None), default=None)
+        name = engines[0].engine
+        said["inference"] = {"engine": name, "version": version_of(name), "deviation": furthest}
     return said
 
 
