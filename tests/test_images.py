@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from flbench.data.images import orientation, read_gray, read_image, read_parsing, resize, resize_classes
+from flbench.data.images import orientation, read_gray, read_image, read_parsing, resize, resize_classes, shape_of
 from flbench.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
@@ -276,3 +276,16 @@ def test_resized_classes_are_classes_that_were_there(seed: int, size: int) -> No
     square = classes[:, :12]
     assert resize_classes(square, 12) is square
     np.testing.assert_array_equal(resize_classes(square, 24), square.repeat(2, axis=0).repeat(2, axis=1))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "WEBP", "TIFF"])
+def test_the_shape_of_an_image_is_that_of_its_pixels(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "image"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    told = {"exif": exif} if kind != "BMP" else {}
+    Image.new("RGB", (9, 5)).save(path, format=kind, **told)
+    assert shape_of(path) == read_image(path).shape[:2]
+    path.write_bytes(b"text")
+    with pytest.raises(DataError, match="not an image"):
+        shape_of(path)

@@ -18,7 +18,7 @@ from flbench.data import fakeness
 from flbench.data.dataset import ENTIRE, Dataset, Selection
 from flbench.data.decoding import read_gray, read_image, read_parsing
 from flbench.data.degradations import degrade
-from flbench.data.images import pixel_limit, resize, resize_classes
+from flbench.data.images import pixel_limit, resize, resize_classes, shape_of
 from flbench.errors import DataError
 from flbench.locator import Batch
 from flbench.store import PixelStore
@@ -155,7 +155,7 @@ class Frames:
 
     def _mask(self, row: Mapping[str, str]) -> np.ndarray:
         mask = read_gray(self.dataset.folder / row["mask"])
-        height, width = read_image(self.dataset.folder / row["image"]).shape[:2]
+        height, width = shape_of(self.dataset.folder / row["image"])
         if mask.shape != (height, width):
             raise DataError(f"mask_mismatch: mask {mask.shape[1]}x{mask.shape[0]}, image {width}x{height}")
         return resize(np.repeat(mask[:, :, None], 3, axis=2), self.size)[:, :, 0]

@@ -117,6 +117,22 @@ def conversion(path: Path) -> str:
         return ""
 
 
+def shape_of(path: Path) -> tuple[int, int]:
+    """Return height and width of what `read_image` gives, from the header alone where that tells.
+
+    Raises:
+        DataError: The file is missing or no image.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.format != "TIFF":  # Pillow turns one upright when it decodes it
+                return image.height, image.width
+    except Exception:  # decoding it says what is wrong
+        pass
+    height, width = read_image(path).shape[:2]
+    return height, width
+
+
 def orientation(path: Path) -> int:
     """Return the EXIF orientation of an image that `read_image` can read, 1 (upright) if there is none."""
     try:
