@@ -77,7 +77,11 @@ def hold_plain(text: str) -> None:
 
 @pytest.mark.fault(71, "names with escapes, markup, formulas and line ends in: terminal")
 @each_name
-def test_70_71_terminal(name: str, capsys: pytest.CaptureFixture[str], observed: Observed) -> None:
+def test_70_71_terminal(
+    name: str, capsys: pytest.CaptureFixture[str], observed: Observed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")  # a line that is too long is broken, by its width and not by its name
+
     def shown(name: str) -> str:
         record, protocol = told(name)
         failed = record.model_copy(update={"status": "failed", "reason": name, "results": ()})
