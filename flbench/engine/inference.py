@@ -29,6 +29,8 @@ FULL = "float32"
 PRECISIONS: dict[str, torch.dtype | None] = {FULL: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """In what networks may predict on a GPU, with the type that their layers are run in; None: as they are."""
 
+_TRIED = 128
+
 LAYOUT_TOLERANCE = 1e-5
 """Most by which a map may change when a network's weights lie in memory in another order."""
 
@@ -131,7 +133,8 @@ def in_channels_last(locator: Locator, size: int, device: torch.device) -> bool:
     """
     if not isinstance(locator, NeuralLocator) or locator.module is None:
         return False
-    images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+    side = min(size, _TRIED)  # what a network says of one image tells enough, and a large one takes a second
+    images = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     try:
         before = locator.predict(images)
         locator.module.to(memory_format=torch.channels_last)
