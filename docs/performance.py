@@ -38,7 +38,8 @@ Made by `make bench-docs` from `tests/benchmarks/`. Everything in one table ran 
 
 Times are the machine's; **ratios are the result**. In a group, what flbench does stands beside the same thing done by
 another library or by the loop that one writes first, on the same data, and both must give the same numbers. A ratio of
-0.1 is ten times as fast as the reference. Where a limit is given, it is what flbench promises to keep.
+0.1 is ten times as fast as the reference. Where a limit is given, it is the goal; *no* says that it is not
+reached, on this machine.
 
 *CPU* is the processor time of the process, all its threads together, so that other work on the machine counts little;
 *wall* is what a clock on the wall says. Times are medians over rounds, per image where that is said. Libraries that use
