@@ -150,8 +150,7 @@ class Frames:
             return 1 - gray if self.dataset.about.mask_polarity == "fake_is_black" else gray
         if row["attribute"] == ENTIRE:
             return np.ones((self.size, self.size), np.float32)
-        photo, image = self.image(row["source"]), self.image(sample)
-        return fakeness.fakeness_map(photo, image)
+        return fakeness.fakeness_map(self.image(row["source"]), self.image(sample))
 
     def _mask(self, row: Mapping[str, str]) -> np.ndarray:
         mask = read_gray(self.dataset.folder / row["mask"])

@@ -135,6 +135,11 @@ class Dataset:
             digest.update(json.dumps(self.manifest[column].tolist(), ensure_ascii=True).encode())
         return digest.hexdigest()
 
+    @cached_property
+    def leaks(self) -> list[str]:
+        """What stands in more than one split, as `leaks` says; every cell of a run asks."""
+        return leaks(self.manifest)
+
     def path(self, relative: str) -> Path:
         """Return where a path of the manifest lies."""
         return self.folder / relative

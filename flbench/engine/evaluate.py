@@ -11,7 +11,7 @@ import pandas as pd
 
 from flbench.condition import CLEAN
 from flbench.data.batches import Frames
-from flbench.data.dataset import Dataset, leaks, select_test
+from flbench.data.dataset import Dataset, select_test
 from flbench.engine.contained import contained
 from flbench.engine.fit import weights_digest
 from flbench.engine.gallery import ROWS, SLICES, joined, write_arrays
@@ -276,7 +276,7 @@ def _status(scores: pd.DataFrame, cell: Cell) -> tuple[Status, str]:
 
 def _overlap(dataset: Dataset) -> list[str]:
     """Return that people or images stand in more than one split, with the first example, if some do."""
-    found = leaks(dataset.manifest)
+    found = dataset.leaks
     return [f"{len(found)} leak{'s' * (len(found) > 1)} between splits, such as: {found[0]}"] if found else []
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 from flbench.data.dataset import ENTIRE, Dataset, Selection, lacks_other, select_test
 from flbench.data.images import MAX_PIXELS, pixel_limit
@@ -17,9 +17,6 @@ from flbench.record import Record
 from flbench.registry import MethodChoice
 from flbench.study import Study
 from flbench.targets import MARK
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)

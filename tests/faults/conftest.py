@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from builders import run_units_here
+from builders import make_dataset, run_units_here
 from ledger import KINDS, NUMBERS, Ledger, Observed
 
 from flbench import jobs
+from flbench.data.dataset import Dataset
 from flbench.reporting import figures, study_figures
 
 LEDGER = pytest.StashKey[Ledger]()
@@ -61,3 +62,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path = session.config.getoption("--fault-report", None)
     if path:
         Path(path).write_text(session.config.stash[LEDGER].to_json(), encoding="utf-8")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Dataset:
+    """Photos and fakes of twelve people, for a test to damage."""
+    return make_dataset(tmp_path / "data", people=12, attributes=("blond_hair",))
+
+
+@pytest.fixture
+def victim(data: Dataset) -> Path:
+    """A fake that the run looks at."""
+    return data.path(data.manifest.query("split == 'test' and label == 'fake'")["image"].iloc[0])

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from builders import flbench, make_dataset
+from builders import flbench
 from click.testing import Result
 from ledger import Observed, error_of
 from PIL import Image
@@ -28,17 +28,6 @@ from flbench.study import SCORES, Study
 
 pytestmark = pytest.mark.usefixtures("here")
 SIDE = 32
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Dataset:
-    return make_dataset(tmp_path / "data", people=12, attributes=("blond_hair",))
-
-
-@pytest.fixture
-def victim(data: Dataset) -> Path:
-    """A fake that the run looks at."""
-    return data.path(data.manifest.query("split == 'test' and label == 'fake'")["image"].iloc[0])
 
 
 def run(data: Dataset, study: Path, code: int = 0, method: str = "highpass", *more: object) -> tuple[Result, Record]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import small_run
 from builders import flbench, run_units_here
 from click.testing import Result
 from ledger import Observed, error_of
@@ -128,30 +129,9 @@ class Odd(Locator):
 DARKEST = None
 '''
 
-PROTOCOL = """
-name = "tiny"
-version = 1
-title = "Tiny"
-question = "How well?"
-paper = "None"
-size = "dataset"
-conditions = ["clean", "jpeg-50"]
-
-[[fit]]
-name = "hair"
-categories = ["stgan/blond_hair"]
-
-[[test]]
-name = "hair"
-fit = "hair"
-categories = ["stgan/blond_hair"]
-
-[scoring]
-over = "whole"
-metrics = ["coss", "mae", "pixel_auroc", "auroc"]
-primary = "coss"
-reals = "balanced"
-"""
+PROTOCOL = small_run.PROTOCOL.replace('"short"', '"tiny"').replace(
+    '"coss", "mae"', '"coss", "mae", "pixel_auroc", "auroc"'
+)
 
 Run = Callable[..., tuple[Result, Record, pd.DataFrame]]
 
