@@ -20,6 +20,7 @@ each_module = pytest.mark.parametrize("path", MODULES, ids=NAMES)
 CONTRACT = (
     "checkpoints",
     "claims",
+    "compiled",
     "condition",
     "documents",
     "errors",

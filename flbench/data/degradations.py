@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
+from flbench.compiled import compiled
 from flbench.condition import Condition, Step
 
 Pixels = NDArray[np.uint8]
@@ -120,8 +120,46 @@ def blur(image: Pixels, size: int) -> Pixels:
     sigma = 0.3 * ((size - 1) / 2 - 1) + 0.8
     taps = np.exp(-0.5 * np.square(places / sigma))
     taps /= taps.sum()
-    rows = ndimage.correlate1d(image, taps, axis=0, output=np.float64, mode="mirror")
-    return _rounded(ndimage.correlate1d(rows, taps, axis=1, mode="mirror"))
+    reach = size // 2
+    rows, columns = (_mirrored(np.arange(-reach, side + reach), side) for side in image.shape[:2])
+    return _blurred(np.ascontiguousarray(image), taps, rows, columns)
+
+
+def _mirrored(places: NDArray[np.int64], side: int) -> NDArray[np.int64]:
+    """Return where places on and beyond a side lie in it."""
+    period = max(1, 2 * (side - 1))
+    within = np.abs(places) % period
+    return np.minimum(within, period - within) if side > 1 else np.zeros_like(places)
+
+
+@compiled("uint8[:, :, ::1](uint8[:, :, ::1], float64[::1], int64[::1], int64[::1])")
+def _blurred(image: Pixels, taps: NDArray[np.float64], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Pixels:
+    """Correlate with symmetric taps, down the columns and along the rows; `rows` and `columns` tell what lies where."""
+    height, width, channels = image.shape
+    reach = len(taps) // 2
+    lines = image.reshape(height, width * channels)
+    result = np.empty_like(lines)
+    line, sums = np.empty((width + 2 * reach) * channels), np.empty(width * channels)
+    for y in range(height):
+        for x in range(len(sums)):
+            sums[x] = lines[y, x] * taps[reach]
+        for far in range(reach, 0, -1):
+            above, below = lines[rows[y + reach - far]], lines[rows[y + reach + far]]
+            for x in range(len(sums)):
+                sums[x] += (float(above[x]) + float(below[x])) * taps[reach - far]
+        for place in range(len(columns)):
+            for channel in range(channels):
+                line[place * channels + channel] = sums[columns[place] * channels + channel]
+        middle = line[reach * channels :]
+        for x in range(len(sums)):
+            sums[x] = middle[x] * taps[reach]
+        for far in range(reach, 0, -1):
+            left, right = line[(reach - far) * channels :], line[(reach + far) * channels :]
+            for x in range(len(sums)):
+                sums[x] += (left[x] + right[x]) * taps[reach - far]
+        for x in range(len(sums)):
+            result[y, x] = np.uint8(min(max(np.rint(sums[x]), 0.0), 255.0))
+    return result.reshape(image.shape)
 
 
 def noise(image: Pixels, variance: float, seed: int) -> Pixels:
@@ -138,7 +176,18 @@ def noise(image: Pixels, variance: float, seed: int) -> Pixels:
         uint8 (H, W, 3).
     """
     field = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
-    return _rounded(image + np.float32(255 * math.sqrt(variance)) * field)
+    return _added(np.ascontiguousarray(image), np.float32(255 * math.sqrt(variance)), field)
+
+
+@compiled("uint8[:, :, ::1](uint8[:, :, ::1], float32, float32[:, :, ::1])")
+def _added(image: Pixels, scale: np.float32, field: NDArray[np.float32]) -> Pixels:
+    """Return the image with a scaled field added to it, clipped and rounded."""
+    result = np.empty_like(image)
+    pixels, made, added = image.reshape(-1), result.reshape(-1), field.reshape(-1)
+    for i in range(len(pixels)):
+        value = np.rint(np.float32(pixels[i]) + scale * added[i])
+        made[i] = np.uint8(min(max(value, np.float32(0)), np.float32(255)))
+    return result
 
 
 def low_resolution(image: Pixels, ratio: int) -> Pixels:
@@ -200,10 +249,6 @@ def _disorganized(state: Degraded, order: tuple[int, ...]) -> Degraded:
         truth=None if state.truth is None else disorganize(state.truth, order),
         region=None if state.region is None else disorganize(state.region, order),
     )
-
-
-def _rounded(values: NDArray[np.floating]) -> Pixels:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def _seed(kind: str, turn: int, key: str) -> int:
