@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score
 
-from flbench.scoring.pixels import LEVELS, Pool, level_edges, level_of, pixel_metrics, pixels_of, rank
+from flbench.scoring.pixels import LEVELS, Pool, Ranking, level_edges, level_of, pixel_metrics, pixels_of, rank
 
 unit = st.floats(0, 1, width=32)
 pairs = st.tuples(st.integers(1, 8), st.integers(1, 8)).flatmap(
@@ -250,3 +250,13 @@ def test_only_what_is_asked_is_measured_and_counting_gives_what_ranking_gives(
         assert set(some) == set(asked) & set(every)
         for name, values in some.items():
             np.testing.assert_array_equal(values, every[name])
+
+
+def test_auroc_of_more_pixels_than_pairs_can_be_counted() -> None:
+    """Ten billion pixels: twice their pairs are more than an int64 holds."""
+    many = 5 * 10**9
+    tp, fp = np.array([0, many // 2, many, many]), np.array([0, 0, many // 2, many])
+    values = np.array([0.9, 0.6, 0.2], np.float32)
+    assert Ranking(values, tp, fp).auroc() == pytest.approx(7 / 8, rel=1e-12)
+    few = Ranking(values, tp // many * 2 + tp // (many // 2) % 2, fp // many * 2 + fp // (many // 2) % 2)
+    assert few.auroc() == 7 / 8

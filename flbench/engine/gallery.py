@@ -101,12 +101,15 @@ def joined(galleries: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarra
     return {name: np.concatenate([gallery[name] for gallery in full]) for name in full[0]} if full else {}
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, compressed: bool = True) -> None:
-    """Write arrays as .npz, atomically and without pickle; what is soon read again need not be compressed."""
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as .npz, atomically and without pickle.
+
+    Not compressed: photos do not become much smaller, and it would take as long as scoring hundreds of images.
+    """
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            (np.savez_compressed if compressed else np.savez)(file, allow_pickle=False, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
 
     atomic_write(path, write)
 

@@ -168,7 +168,8 @@ class Predictor:
         if fakeness.is_meta:
             raise broken("fakeness is on meta, which holds no numbers")
         maps = fakeness.detach().to("cpu", torch.float32).numpy()
-        finite = maps[np.isfinite(maps)]
+        known = np.isfinite(maps)
+        finite = maps if known.all() else maps[known]
         if finite.size and (finite.min() < -1e-6 or finite.max() > 1 + 1e-6):
             raise broken(f"fakeness is in {finite.min():.3g}..{finite.max():.3g}, expected 0..1")
         if score is None:

@@ -163,6 +163,7 @@ class Runtime:
             "torchvision",
             "timm",
             "segmentation-models-pytorch",
+            "numba",
             "numpy",
             "pillow",
             "scipy",
@@ -194,6 +195,7 @@ def _keep_memory() -> None:
             mallopt(setting, size)
 
 
+@cache
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)

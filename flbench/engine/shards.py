@@ -60,7 +60,7 @@ class Shards:
         stem = self._stem(test, condition)
         atomic_write(_with(stem, ".parquet"), lambda path: shard.scores.to_parquet(path, index=False))
         write_json(_with(stem, ".json"), {name: value.model_dump() for name, value in shard.conventions.items()})
-        write_arrays(_with(stem, ".npz"), shard.gallery, compressed=False)
+        write_arrays(_with(stem, ".npz"), shard.gallery)
 
     def clear(self) -> None:
         """Drop what the record has made superfluous."""

@@ -298,10 +298,11 @@ def _reduce(names: Sequence[str], truth: Array, prediction: Array, region: Mask 
     everywhere = np.ones(truth.shape[1:], bool)
     for image in range(len(truth)):
         t, p = (np.ascontiguousarray(maps[image], np.float64) for maps in (truth, prediction))
-        inside = everywhere if region is None else np.ascontiguousarray(region[image])
-        sums = Sums(*_sums(t, p, inside).tolist()) if set(names) - {"ssim"} else None
+        part = None if region is None else np.ascontiguousarray(region[image])
+        if set(names) - {"ssim"}:
+            sums = Sums(*_sums(t, p, everywhere if part is None else part).tolist())
         for name in names:
-            values[name][image] = _ssim(t, p, inside) if sums is None or name == "ssim" else _OF_SUMS[name](sums)
+            values[name][image] = _ssim(t, p, part) if name == "ssim" else _OF_SUMS[name](sums)
     return values
 
 
@@ -359,11 +360,13 @@ _OF_SUMS: Mapping[str, Callable[[Sums], float]] = {"coss": _coss, "psnr": _psnr,
 _OF_MAPS = ("coss", "psnr", "ssim", "mae")
 
 
-def _ssim(t: Float, p: Float, inside: Mask) -> float:
+def _ssim(t: Float, p: Float, region: Mask | None) -> float:
     if min(t.shape) < WINDOW:
         return math.nan
-    counted = ssim_inside(t[None], p[None])[0][inside[BORDER:-BORDER, BORDER:-BORDER]]
-    return float(counted.mean()) if len(counted) else math.nan
+    counted = ssim_inside(t[None], p[None])[0]
+    if region is not None:
+        counted = counted[region[BORDER:-BORDER, BORDER:-BORDER]]
+    return float(counted.mean()) if counted.size else math.nan
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[slice]:

@@ -151,7 +151,11 @@ class Ranking:
         """Return how often a fake pixel ranks above a real one, a tie counting one half; NaN without both."""
         if not self.positives or not self.negatives:
             return math.nan
-        return _auroc(self.tp, self.fp)
+        pairs = self.positives * self.negatives
+        if pairs >= 1 << 62:  # pixels of many images together, of which twice the pairs are no int64
+            steps = np.diff(self.fp).astype(np.float64) * (self.tp[1:] + self.tp[:-1])
+            return min(1.0, float(steps.sum()) / (2 * pairs))
+        return _twice_the_wins(self.tp, self.fp) / (2 * pairs)
 
     def average_precision(self) -> float:
         """Return the sum of precision × gain in recall, not interpolated, as scikit-learn; NaN without a fake pixel."""
@@ -160,12 +164,13 @@ class Ranking:
         return _average_precision(self.tp, self.fp)
 
 
-@compiled("float64(int64[::1], int64[::1])")
-def _auroc(tp: Ints, fp: Ints) -> float:
-    twice = 0.0  # a float, because in int64 the pixels of many images together would overflow
+@compiled("int64(int64[::1], int64[::1])")
+def _twice_the_wins(tp: Ints, fp: Ints) -> int:
+    """Return how many pairs of a fake and a real pixel rank the fake one higher, twice; a tie counts once."""
+    twice = 0
     for k in range(1, len(tp)):
-        twice += float(fp[k] - fp[k - 1]) * float(tp[k] + tp[k - 1])
-    return min(1.0, twice / (2.0 * tp[-1] * fp[-1]))
+        twice += (fp[k] - fp[k - 1]) * (tp[k] + tp[k - 1])
+    return twice
 
 
 @compiled("float64(int64[::1], int64[::1])")
@@ -216,25 +221,23 @@ def _counted(keys: NDArray[np.uint32], levels: int) -> tuple[NDArray[np.uint32],
 
     In row `level` only pixels count whose ground truth is beyond that level; in the last row all do.
     """
-    code = (1 << _CODE_BITS) - 1
+    code, last = (1 << _CODE_BITS) - 1, len(keys) - 1
     distinct = min(1, len(keys))
     for i in range(1, len(keys)):
         distinct += (keys[i] ^ keys[i - 1]) > code
     bits = np.empty(distinct, np.uint32)
     counts = np.zeros((levels + 1, distinct + 1), np.int64)
     k = 0
-    for i in range(len(keys)):
-        if i + 1 == len(keys) or (keys[i] ^ keys[i + 1]) > code:
-            bits[k] = keys[i] >> _CODE_BITS
-            k += 1
-            counts[levels, k] = i + 1
+    for i in range(len(keys)):  # what the next pixel says of the same value takes the place of what this one says
+        bits[k] = keys[i] >> _CODE_BITS
+        counts[levels, k + 1] = i + 1
+        k += (keys[i] ^ keys[min(i + 1, last)]) > code
     for level in range(levels):
-        found, k = 0, 1
+        k, found = 0, 0
         for i in range(len(keys)):
             found += (keys[i] & code) > level
-            if i + 1 == counts[levels, k]:
-                counts[level, k] = found
-                k += 1
+            counts[level, k + 1] = found
+            k += (keys[i] ^ keys[min(i + 1, last)]) > code
     return bits, counts
 
 
