@@ -220,7 +220,7 @@ def choose_thresholds(
     for index, level in enumerate(GROUND_TRUTHS):
         ranking = pool.ranking(index)
         if ranking.positives:
-            chosen[level] = float(ranking.values[int(ranking.f1().argmax()) - 1])
+            chosen[level] = float(ranking.values[ranking.best() - 1])
     return chosen
 
 
@@ -232,14 +232,16 @@ def _rounded(threshold: float) -> float:
 def _measure(ranking: Ranking, thresholds: Mapping[str, float]) -> dict[str, float]:
     """Return what a ranking gives, by metric and how; NaN where undefined."""
     inverse = ranking.inverse()
-    columns = {name: ranking.column(threshold) for name, threshold in thresholds.items()}
+    columns = {name: (ranking.column(t), -1 - ranking.column(t)) for name, t in thresholds.items()}
+    columns["oracle"] = ranking.best(), inverse.best()
     values: dict[str, float] = {}
-    for metric, own, other in (("f1", ranking.f1(), inverse.f1()), ("iou", ranking.iou(), inverse.iou())):
-        for name, column in columns.items():
-            values[f"{metric}/{name}/as-is"] = float(own[column])
-            values[f"{metric}/{name}/or-inverse"] = float(max(own[column], other[-1 - column]))
-        values[f"{metric}/oracle/as-is"] = float(own.max())
-        values[f"{metric}/oracle/or-inverse"] = float(max(own.max(), other.max()))
+    for name, (column, other) in columns.items():
+        for metric, own, opposite in (
+            ("f1", ranking.f1_at(column), inverse.f1_at(other)),
+            ("iou", ranking.iou_at(column), inverse.iou_at(other)),
+        ):
+            values[f"{metric}/{name}/as-is"] = own
+            values[f"{metric}/{name}/or-inverse"] = max(own, opposite)
     for metric, area, opposite in (
         ("pixel_auroc", ranking.auroc(), inverse.auroc()),
         ("pixel_ap", ranking.average_precision(), inverse.average_precision()),

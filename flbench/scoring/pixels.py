@@ -55,11 +55,11 @@ class Pixels(NamedTuple):
 
     Attributes:
         values: float32 (P,) in [0, 1], what the map says.
-        reached: uint32 (P,), how many of the binarisation levels the ground truth reaches.
+        reached: uint8 (P,), how many of the binarisation levels the ground truth reaches.
     """
 
     values: NDArray[np.float32]
-    reached: NDArray[np.uint32]
+    reached: NDArray[np.uint8]
 
 
 def pixels_of(truth: Array, prediction: Array, region: Mask | None, binarised: Sequence[float]) -> Pixels:
@@ -86,9 +86,9 @@ def pixels_of(truth: Array, prediction: Array, region: Mask | None, binarised: S
     if prediction.size and not (prediction.min() >= 0 and prediction.max() <= 1):  # NaN fails both
         raise ValueError("the prediction has NaN or leaves [0, 1]")
     t, p = (truth.ravel(), prediction.ravel()) if region is None else (truth[region], prediction[region])
-    reached = np.zeros(len(t), np.uint32)
+    reached = np.zeros(len(t), np.uint8)
     for level in binarised:
-        reached += t >= level
+        reached += (t >= level).view(np.uint8)
     return Pixels(p.astype(np.float32) + np.float32(0), reached)  # -0 becomes 0: its bits would rank first
 
 
@@ -135,17 +135,9 @@ class Ranking:
         """Return the ranking of 1 - map: column k here and column -1 - k there split the pixels between them."""
         return Ranking(1 - self.values[::-1], self.positives - self.tp[::-1], self.negatives - self.fp[::-1])
 
-    def f1(self) -> Float:
-        """Return F1 = 2 TP / (2 TP + FP + FN) for each column, float64 (K + 1,) in [0, 1]; NaN without a fake pixel."""
-        if not self.positives:
-            return np.full(len(self.tp), np.nan)
-        return 2 * self.tp / (self.tp + self.fp + self.positives)
-
-    def iou(self) -> Float:
-        """Return IoU = TP / (TP + FP + FN) for each column, float64 (K + 1,) in [0, 1]; NaN without a fake pixel."""
-        if not self.positives:
-            return np.full(len(self.tp), np.nan)
-        return self.tp / (self.fp + self.positives)
+    def best(self) -> int:
+        """Return the column of the highest F1, which is that of the highest IoU too; the first of equals."""
+        return _best(self.tp, self.fp) if self.positives else 0
 
     def auroc(self) -> float:
         """Return how often a fake pixel ranks above a real one, a tie counting one half; NaN without both."""
@@ -162,6 +154,16 @@ class Ranking:
         if not self.positives:
             return math.nan
         return _average_precision(self.tp, self.fp)
+
+
+@compiled("int64(int64[::1], int64[::1])")
+def _best(tp: Ints, fp: Ints) -> int:
+    best, highest = 0, -1.0
+    for k in range(len(tp)):
+        f1 = 2.0 * tp[k] / (tp[k] + fp[k] + tp[-1])
+        if f1 > highest:
+            best, highest = k, f1
+    return best
 
 
 @compiled("int64(int64[::1], int64[::1])")
@@ -282,7 +284,7 @@ class Pool:
 
     def add(self, pixels: Pixels) -> None:
         """Add the pixels of one image."""
-        np.add.at(self.counts.reshape(-1), pixels.reached * LEVELS + level_of(pixels.values), 1)
+        np.add.at(self.counts.reshape(-1), pixels.reached.astype(np.intp) * LEVELS + level_of(pixels.values), 1)
         self.images += len(pixels.values) > 0
         self.empty += len(pixels.values) == 0
 
