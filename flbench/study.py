@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flbench.errors import DataError, RunError
-from flbench.files import make_folder, storage_error, storing, write_json
+from flbench.files import atomic_write, make_folder, storage_error, storing, write_json
 from flbench.record import Record, read_record
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ ROW = ("test", "condition", "sample_id")
 """Columns of the per-image scores that tell one row from another."""
 TEXTS = (*ROW, "identity", "label", "status")
 """Columns of the per-image scores that are always there and hold text; the others hold numbers, but for `reason`."""
+PIECE = 1 << 14
+"""Rows of per-image scores written together."""
 GRACE_SECONDS = 5.0
 """How long a command waits for a lock without `--wait`: a process whose driver was killed needs a moment to notice."""
 
@@ -226,6 +228,15 @@ def _set_aside(path: Path) -> None:
     """Move a damaged file out of the way, so that its cell counts as not done and nothing is deleted."""
     with suppress(OSError):
         path.replace(path.with_name(path.name + ".bad"))
+
+
+def write_scores(path: Path, scores: pd.DataFrame) -> None:
+    """Write per-image scores atomically, in pieces: what Parquet makes of a table it holds in memory a piece at a time.
+
+    Raises:
+        RunError: The disk is full, or the folder cannot be written.
+    """
+    atomic_write(path, lambda temporary: scores.to_parquet(temporary, index=False, row_group_size=PIECE))
 
 
 def read_scores(folder: Path, *, hint: str, columns: Collection[str] = ()) -> pd.DataFrame:

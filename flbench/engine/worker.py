@@ -16,8 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-import pyarrow
-
 from flbench.data.batches import Frames
 from flbench.data.dataset import read_dataset
 from flbench.engine.contained import Unheard, contained
@@ -135,7 +133,6 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: setattr(events, "stopping", True))
     try:
         _log_to(study.folder / LOG)
-        pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # its own keeps what it has freed
         runtime = runtime_of(job)
         unit = unit_from_json(job["unit"])
         send({"event": "begin"})
