@@ -81,11 +81,11 @@ class _Table:
 
     def frame(self, test: str, condition: str) -> pd.DataFrame:
         """Return the rows as a table."""
-        rows = self._samples.iloc[np.array(self._places, np.int64)].reset_index(drop=True)[_SAMPLE]
+        rows = self._samples.iloc[np.asarray(self._places)].reset_index(drop=True)[_SAMPLE]
         for name, text in (("condition", condition), ("test", test)):
             rows.insert(0, name, pd.Series([text], dtype=str).repeat(len(rows)).array)
         texts = {name: pd.array(values, dtype=str) for name, values in self._texts.items()}
-        numbers = {name: np.array(values, np.float64) for name, values in self._numbers.items()}
+        numbers = {name: np.asarray(values) for name, values in self._numbers.items()}
         return rows.assign(**texts, **numbers)
 
 
