@@ -2,6 +2,7 @@
 
     study/fits/<fit>/    weights.safetensors, checkpoint.safetensors while it runs, fit.json written last
     study/cells/<cell>/  images.parquet, gallery.npz, panel.png, cases.png, run.json written last
+    study/data/          where data sets lie
 
 Every file is written beside its place and moved there, so a kill at any moment leaves the old file or the new one.
 """
@@ -34,6 +35,7 @@ FIT = "fit.json"
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.txt"
 PARTIAL = "partial"
+DATA = "data"
 ROW = ("test", "condition", "sample_id")
 """Columns of the per-image scores that tell one row from another."""
 TEXTS = (*ROW, "identity", "label", "status")
@@ -98,8 +100,26 @@ class Study:
 
     def records(self) -> list[Record]:
         """Return every valid record, ordered by cell."""
-        cells = sorted(path.parent.name for path in self.folder.glob(f"cells/*/{RECORD}"))
-        return [record for cell in cells if (record := self.record(cell)) is not None]
+        return [record for cell in self.cells() if (record := self.record(cell)) is not None]
+
+    def cells(self) -> list[str]:
+        """Return the ids of cells that have a record, in order; it may be damaged."""
+        return sorted(path.parent.name for path in self.folder.glob(f"cells/*/{RECORD}"))
+
+    def remember_data(self, name: str, folder: Path) -> None:
+        """Keep in which folder a data set lies, so that a change of it can be seen later.
+
+        Raises:
+            RunError: The folder cannot be written.
+        """
+        if self.data_folder(name) != folder:
+            write_json(self.folder / DATA / f"{name}.json", {"folder": str(folder)})
+
+    def data_folder(self, name: str) -> Path | None:
+        """Return the folder in which a data set lay when a cell was last measured on it; None if that is not known."""
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            return Path(json.loads((self.folder / DATA / f"{name}.json").read_text(encoding="utf-8"))["folder"])
+        return None
 
     def scores(self, cell: str) -> pd.DataFrame:
         """Return the per-image scores of a cell.

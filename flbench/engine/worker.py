@@ -56,6 +56,8 @@ def run_unit(
         RunError: Another process works on the same fit, or the disk is full.
     """
     source = read_dataset(dataset)
+    if not source.about.recipe:
+        study.remember_data(source.about.name, dataset.resolve())
     frames: dict[int, Frames] = {}
     memory = Predictions(shared_locators(unit.cells))
     unfitted: dict[str, str] = {}
