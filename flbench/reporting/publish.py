@@ -27,7 +27,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from flbench.errors import DataError
-from flbench.files import atomic_write
+from flbench.files import atomic_write, sweep
 from flbench.protocol import Protocol, fingerprint
 from flbench.record import Record, read_record
 from flbench.reporting.board import age, boards
@@ -98,6 +98,8 @@ def publish(study_records: Iterable[tuple[Record, Path]], protocols: Mapping[str
         DataError: A file of a cell is missing or damaged, or a cell's name cannot be a folder's.
         RunError: A file cannot be written.
     """
+    for folder in {path.parent for path in into.glob("**/.*.tmp")}:
+        sweep(folder)
     newest: dict[str, tuple[Record, Path]] = {}
     for record, folder in sorted(study_records, key=lambda pair: age(pair[0])):
         newest[record.cell] = record, folder
