@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flbench.errors import DataError, RunError
-from flbench.files import atomic_write, make_folder, storage_error, storing, write_json
+from flbench.files import atomic_write, make_folder, storage_error, storing, sweep, write_json
 from flbench.record import Record, read_record
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ class Study:
             RunError: The folder cannot be written.
         """
         if self.data_folder(name) != folder:
+            sweep(self.folder / DATA)
             write_json(self.folder / DATA / f"{name}.json", {"folder": str(folder)})
 
     def data_folder(self, name: str) -> Path | None:
