@@ -199,7 +199,7 @@ def run(study: Path, as_json: bool, dry_run: bool, **options: Any) -> None:
     fits and predictions. Reference rows (zeros, ones, the mean map, the oracle) stand in every table. The data set is
     made on first use.
     """
-    from flbench import jobs
+    from flbench import jobs, stale
     from flbench.reporting.study_figures import draw_boards
     from flbench.study import Study
 
@@ -227,6 +227,8 @@ def run(study: Path, as_json: bool, dry_run: bool, **options: Any) -> None:
             drawn = draw_boards(outcome.records, {p.name: p for p in protocols}, store, progress=progress)
         console.files("figure", drawn)
     console.judge(outcome.records, outcome.missing)
+    now = {plan.dataset.about.name: plan.dataset.fingerprint}
+    console.notes(stale.notes(stale.alike(store, [cell.id for cell in plan.cells]), now))
     unfinished = [record for record in outcome.records if record.status not in ("ok", "skipped")]
     asked = [record for record in outcome.records if not record.method.reference]
     if asked and all(record.status == "failed" for record in asked):
@@ -273,11 +275,12 @@ def publish(study: Path, into: Path, check: bool, as_json: bool) -> None:
     """Copy the records of a study beside the boards, and render the boards from all records there."""
     from flbench import jobs
 
-    changed = jobs.publish_boards(study, into, check=check)
+    changed, notes = jobs.publish_boards(study, into, check=check)
     if as_json:
         console.json_out([str(path) for path in changed])
     else:
         console.files("differs" if check else "written", changed)
+    console.notes(notes)
     if check and changed:
         raise FlbenchError(f"{len(changed)} boards differ from what the records give", hint="run: flbench publish")
 

@@ -17,11 +17,17 @@ if TYPE_CHECKING:
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(["all", "methods", "protocols", "data"]), default="all")
+@click.argument("what", type=click.Choice(["all", "methods", "protocols", "data", "cells"]), default="all")
+@shared.study
+@click.option("--data", default="", metavar="FOLDER", help="Of cells: where their data set is; default: where it was.")
 @shared.as_json
-def list_(what: str, as_json: bool) -> None:
-    """List methods, protocols and data sets; imports none of them."""
+def list_(what: str, study: Path, data: str, as_json: bool) -> None:
+    """List methods, protocols, data sets, or the cells of a study; imports none of them.
+
+    A cell is stale if its data set, where that is at hand, has another fingerprint now than when it was measured.
+    """
     from flbench.registry import dataset_makers, find_protocol, load_maker, methods, protocols
+    from flbench.study import Study
 
     document: dict[str, Any] = {}
     if what in ("all", "methods"):
@@ -30,6 +36,11 @@ def list_(what: str, as_json: bool) -> None:
         document["protocols"] = [find_protocol(name) for name in protocols()]
     if what in ("all", "data"):
         document["data"] = [{"name": name, "profiles": list(load_maker(name).PROFILES)} for name in dataset_makers()]
+    if what == "cells":
+        from flbench import stale
+
+        records = Study(study).records()
+        document["cells"] = stale.cells(records, stale.states(Study(study), records, data))
     if as_json:
         console.json_out(console.plain_listing(document))
     else:
@@ -46,6 +57,7 @@ def show(name: str, study: Path, as_json: bool) -> None:
     A method, METHOD or METHOD:VARIANT, is built and looks at a few made images, to say what it costs on this machine.
     """
     from flbench.registry import dataset_makers, find_protocol, load_maker, methods, protocols
+    from flbench.stale import STALE, states, why_stale
     from flbench.study import Study
 
     base = name.partition(":")[0]
@@ -67,9 +79,13 @@ def show(name: str, study: Path, as_json: bool) -> None:
     else:
         record = Study(study).record(name)
         if record is None:
-            known = [*methods(), *protocols(), *dataset_makers(), *(r.cell for r in Study(study).records())]
+            known = [*methods(), *protocols(), *dataset_makers(), *Study(study).cells()]
             raise UsageError(f"nothing is called {name!r}", hint=suggest(name, known))
-        console.json_out(record.model_dump(mode="json", by_alias=True)) if as_json else console.record_card(record)
+        why = why_stale(record, states(Study(study), [record]))
+        if as_json:
+            console.json_out(record.model_dump(mode="json", by_alias=True) | ({STALE: why} if why else {}))
+        else:
+            console.record_card(record, why)
 
 
 def _show_method(entry: MethodEntry, name: str, as_json: bool) -> None:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _NAMED = 10
 _WORDS = {
     "green": "ok, holds, equal",
-    "yellow": "partial, warning, undecided, within",
+    "yellow": "partial, stale, warning, undecided, within",
     "red": "failed, broken, missing, does not hold, differs",
     "cyan": "skipped, not measured",
 }
@@ -338,9 +338,9 @@ def protocol_card(protocol: Protocol) -> None:
     show(cards.protocol_tables(protocol))
 
 
-def record_card(record: Record) -> None:
-    """Print a record."""
-    show(cards.record_tables(record))
+def record_card(record: Record, stale: str = "") -> None:
+    """Print a record, and why it is stale if it is."""
+    show(cards.record_tables(record, stale))
 
 
 def dataset_card(dataset: Dataset) -> None:

@@ -7,12 +7,17 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from flbench.errors import RunError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where an open file cannot be moved either
+    fcntl = None  # type: ignore[assignment]
 
 
 def home() -> Path:
@@ -48,21 +53,55 @@ def replacing(path: Path) -> Iterator[Path]:
         RunError: The disk is full, or the folder cannot be written; nothing is left behind.
     """
     temporary: Path | None = None
+    handle: int | None = None
     try:
         with storing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-            os.close(handle)
             temporary = Path(name)
+            if not _held(handle):
+                os.close(handle)
+                handle = None
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             temporary.chmod(0o644)
             temporary.replace(path)
     finally:
+        if handle is not None:
+            os.close(handle)
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _held(handle: int) -> bool:
+    """Lock an open file until it is closed or its process ends; return whether that can be done here, and was."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another process holds it, or the file system knows no locks
+        return False
+    return True
+
+
+def sweep(folder: Path, names: Iterable[str] = ("*",)) -> None:
+    """Remove what killed processes have left of files that they were replacing; what is being written stays.
+
+    Args:
+        folder: Of the files.
+        names: Of the files, as patterns.
+    """
+    for path in [path for name in names for path in folder.glob(f".{name}.*.tmp")]:
+        with suppress(OSError):
+            handle = os.open(path, os.O_RDWR)
+            try:
+                # An empty file may be one that is not locked yet.
+                if os.fstat(handle).st_size and _held(handle):
+                    path.unlink()
+            finally:
+                os.close(handle)
 
 
 def make_folder(path: Path) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flbench import stale
 from flbench.data.dataset import Dataset, read_dataset
 from flbench.data.parsers import FolderParser, OnnxParser, Parser, parser_from
 from flbench.data.parsing import Filled, fill_parsing
@@ -241,11 +242,12 @@ def estimate_run(plan: Plan, study: Study, machine: Machine) -> costs.Estimate:
     return costs.estimate(plan, study, where, home())
 
 
-def publish_boards(study: Path, into: Path, *, check: bool = False) -> list[Path]:
+def publish_boards(study: Path, into: Path, *, check: bool = False) -> tuple[list[Path], list[str]]:
     """Copy the records of a study into the folder of boards and render them, or find what would change.
 
     Returns:
-        The files written; with `check`, the files whose content is not what the records give.
+        The files written, and what a reader should know of records that are stale; with `check`, the files whose
+        content is not what the records give, and nothing else, since no study is read.
 
     Raises:
         UsageError: There is no record to publish.
@@ -255,12 +257,13 @@ def publish_boards(study: Path, into: Path, *, check: bool = False) -> list[Path
 
     known = {name: find_protocol(name) for name in protocols()}
     if check:
-        return boards.stale(into, known)
+        return boards.stale(into, known), []
     store = Study(study)
     records = [(record, store.cell_folder(record.cell)) for record in store.records()]
     if not records and not any(into.glob("*/*/*/run.json")):
         raise UsageError(f"{study} has no record to publish", hint="flbench run --method ... --protocol ...")
-    return boards.publish(records, known, into)
+    now = stale.states(store, [record for record, _ in records])
+    return boards.publish(records, known, into), stale.notes((record for record, _ in records), now)
 
 
 def compare_data(

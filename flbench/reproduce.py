@@ -57,7 +57,7 @@ def find_record(text: str, study: Path) -> tuple[Record, Path]:
     path = Path(text)
     path = path / RECORD if path.is_dir() else path
     if not path.is_file():
-        cells = sorted(place.parent.name for place in study.glob(f"cells/*/{RECORD}"))
+        cells = Study(study).cells()
         found = [text] if text in cells else [cell for cell in cells if text in cell]
         if not found:
             raise UsageError(f"{text} is neither a {RECORD} nor a cell of {study}", hint=suggest(text, cells))

@@ -2,6 +2,7 @@
 
     study/fits/<fit>/    weights.safetensors, checkpoint.safetensors while it runs, fit.json written last
     study/cells/<cell>/  images.parquet, gallery.npz, panel.png, cases.png, run.json written last
+    study/data/          where data sets lie
 
 Every file is written beside its place and moved there, so a kill at any moment leaves the old file or the new one.
 """
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flbench.errors import DataError, RunError
-from flbench.files import make_folder, storage_error, storing, write_json
+from flbench.files import atomic_write, make_folder, storage_error, storing, sweep, write_json
 from flbench.record import Record, read_record
 
 if TYPE_CHECKING:
@@ -34,10 +35,13 @@ FIT = "fit.json"
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.txt"
 PARTIAL = "partial"
+DATA = "data"
 ROW = ("test", "condition", "sample_id")
 """Columns of the per-image scores that tell one row from another."""
 TEXTS = (*ROW, "identity", "label", "status")
 """Columns of the per-image scores that are always there and hold text; the others hold numbers, but for `reason`."""
+PIECE = 1 << 14
+"""Rows of per-image scores written together."""
 GRACE_SECONDS = 5.0
 """How long a command waits for a lock without `--wait`: a process whose driver was killed needs a moment to notice."""
 
@@ -96,8 +100,27 @@ class Study:
 
     def records(self) -> list[Record]:
         """Return every valid record, ordered by cell."""
-        cells = sorted(path.parent.name for path in self.folder.glob(f"cells/*/{RECORD}"))
-        return [record for cell in cells if (record := self.record(cell)) is not None]
+        return [record for cell in self.cells() if (record := self.record(cell)) is not None]
+
+    def cells(self) -> list[str]:
+        """Return the ids of cells that have a record, in order; it may be damaged."""
+        return sorted(path.parent.name for path in self.folder.glob(f"cells/*/{RECORD}"))
+
+    def remember_data(self, name: str, folder: Path) -> None:
+        """Keep in which folder a data set lies, so that a change of it can be seen later.
+
+        Raises:
+            RunError: The folder cannot be written.
+        """
+        if self.data_folder(name) != folder:
+            sweep(self.folder / DATA)
+            write_json(self.folder / DATA / f"{name}.json", {"folder": str(folder)})
+
+    def data_folder(self, name: str) -> Path | None:
+        """Return the folder in which a data set lay when a cell was last measured on it; None if that is not known."""
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            return Path(json.loads((self.folder / DATA / f"{name}.json").read_text(encoding="utf-8"))["folder"])
+        return None
 
     def scores(self, cell: str) -> pd.DataFrame:
         """Return the per-image scores of a cell.
@@ -226,6 +249,15 @@ def _set_aside(path: Path) -> None:
     """Move a damaged file out of the way, so that its cell counts as not done and nothing is deleted."""
     with suppress(OSError):
         path.replace(path.with_name(path.name + ".bad"))
+
+
+def write_scores(path: Path, scores: pd.DataFrame) -> None:
+    """Write per-image scores atomically, in pieces: what Parquet makes of a table it holds in memory a piece at a time.
+
+    Raises:
+        RunError: The disk is full, or the folder cannot be written.
+    """
+    atomic_write(path, lambda temporary: scores.to_parquet(temporary, index=False, row_group_size=PIECE))
 
 
 def read_scores(folder: Path, *, hint: str, columns: Collection[str] = ()) -> pd.DataFrame:

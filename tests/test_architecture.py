@@ -45,6 +45,7 @@ FLOOR = dict.fromkeys(CONTRACT, 0) | {
     "probing": 2,
     "reporting": 2,
     "selftest": 2,
+    "stale": 2,
     "synthetic": 2,
     "checks": 3,
     "doctor": 3,

@@ -19,6 +19,16 @@ from flbench.errors import DataError
 CPU = torch.device("cpu")
 
 
+def test_names_of_one_hash_have_places_of_their_own(boxes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = boxes.manifest["sample_id"]
+    images = [Frames(boxes, size=8).image(name) for name in names]
+    monkeypatch.setattr("flbench.data.batches.hash", lambda _: 7, raising=False)
+    same = Frames(boxes, size=8)
+    assert all(np.array_equal(same.image(name), image) for name, image in zip(names, images, strict=True))
+    with pytest.raises(KeyError, match="nobody"):
+        same.image("nobody")
+
+
 def test_ground_truth_is_eq_4_on_the_pair_and_zero_for_a_photo(boxes: Dataset) -> None:
     frames = Frames(boxes, size=32)
     real = read_image(boxes.folder / "images/p000.png").astype(float)

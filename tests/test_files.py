@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from flbench.errors import RunError
-from flbench.files import atomic_write, file_digest, raise_if_full, save_into, storage_error, write_json, write_text
+from flbench.files import (
+    atomic_write,
+    file_digest,
+    raise_if_full,
+    save_into,
+    storage_error,
+    sweep,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -22,6 +31,28 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         atomic_write(path, explode)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_a_killed_process_left_is_swept_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from flbench.files import replacing\n"
+        "with replacing(Path(sys.argv[1]) / 'panel.png') as path:\n"
+        "    path.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code, str(tmp_path)], check=False)
+    (left,) = tmp_path.glob(".panel.png.*.tmp")
+    (tmp_path / ".mine.tmp").write_text("of someone")
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("other half")
+        sweep(tmp_path, ("cases.png",))
+        assert left.exists(), "its name is another one"
+        sweep(tmp_path)
+        assert not left.exists()
+        assert temporary.exists(), "it is being written"
+
+    atomic_write(tmp_path / "panel.png", write)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mine.tmp", "panel.png"]
 
 
 def test_json_is_sorted_and_has_no_nan(tmp_path: Path) -> None:

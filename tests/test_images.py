@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import flbench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from flbench.data.dataset import Dataset
 from flbench.data.images import orientation, read_gray, read_image, read_parsing, resize, resize_classes, shape_of
 from flbench.errors import DataError
 
@@ -193,6 +195,18 @@ def test_the_limit_itself_is_allowed(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.fromarray(COLOUR))
     assert read_image(path, max_pixels=63).shape == (9, 7, 3)
     assert "7x9 is over 62 pixels" in refused(path, max_pixels=62)
+
+
+@pytest.mark.parametrize("said", ["many", "4e7", "0", "-5", "9" * 5000])
+def test_a_limit_that_is_no_number_is_a_mistake_of_the_user(
+    said: str, boxes: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLBENCH_MAX_PIXELS", said)
+    for words in (["run", "-m", "highpass", "-p", "in_gan", "--dry-run"], ["data", "check"]):
+        done = flbench(*words, "--data", boxes.folder, code=2)
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"error: FLBENCH_MAX_PIXELS is {said[:40]!r}, no number of pixels (a whole number, ")
+    assert flbench("run", "-m", "highpass", "-p", "in_gan", "--dry-run", "--max-pixels", 10**7, "--data", boxes.folder)
 
 
 def test_fault_30_a_missing_file_and_a_folder(tmp_path: Path) -> None:

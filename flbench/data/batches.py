@@ -10,6 +10,7 @@ from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -82,6 +83,28 @@ class _Cache:
         return array
 
 
+class _Places:
+    """The place of every name: a dict would take ten times the memory of these hashes.
+
+    Args:
+        names: No two of them equal.
+    """
+
+    def __init__(self, names: pd.Series) -> None:
+        hashes = np.fromiter(map(hash, names), np.int64, len(names))
+        self._names = names.array
+        self._order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._order]
+
+    def of(self, name: str) -> int:
+        """Return the place of a name."""
+        first = int(self._hashes.searchsorted(hash(name)))
+        for place in self._order[first:]:  # a hash that two names share is next to never met
+            if self._names[place] == name:
+                return int(place)
+        raise KeyError(name)
+
+
 class Frames:
     """Decode the samples of a data set at one size, and derive their maps.
 
@@ -96,7 +119,7 @@ class Frames:
         self.dataset = dataset
         self.size = size
         self.region_source = region
-        self._places = {name: place for place, name in enumerate(dataset.manifest["sample_id"])}
+        self._place = lru_cache(maxsize=ROWS_KEPT)(_Places(dataset.manifest["sample_id"]).of)
         self._columns = {str(name): column.array for name, column in dataset.manifest.items()}
         self._row = lru_cache(maxsize=ROWS_KEPT)(self._picked)
         self._decoded = _Cache(CACHE_BYTES)
@@ -113,10 +136,10 @@ class Frames:
         shape = (self.size, self.size, 3) if kind == "image" else (self.size, self.size)
         # What is too large for one command must not be had from another one that was allowed more.
         about = {"data set": self.dataset.fingerprint, "kind": kind, "size": self.size, "limit": pixel_limit()}
-        return PixelStore(about, len(self._places), shape)
+        return PixelStore(about, len(self.dataset.manifest), shape)
 
     def _picked(self, sample: str) -> dict[str, str]:
-        place = self._places[sample]
+        place = self._place(sample)
         return {name: str(column[place]) for name, column in self._columns.items()}
 
     def _kept(self, kind: str, sample: str, files: Sequence[str], make: Callable[[], np.ndarray]) -> np.ndarray:
@@ -124,7 +147,7 @@ class Frames:
         store = self._stores.get(kind)
         if store is None:
             return self._decoded.get(f"{kind} {sample}", make)
-        return store.get(self._places[sample], [self.dataset.folder / path for path in files], make)
+        return store.get(self._place(sample), [self.dataset.folder / path for path in files], make)
 
     def image(self, sample: str) -> np.ndarray:
         """Return the uint8 (S, S, 3) image of a sample.

@@ -14,10 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from flbench.data.manifest import COLUMNS, ENTIRE, LABELS, SPLITS, checked, read_manifest, write_manifest
+from flbench.data.manifest import COLUMNS, ENTIRE, LABELS, SPLITS, among, checked, read_manifest, texts, write_manifest
 from flbench.errors import DataError, suggest
 from flbench.files import write_text
 from flbench.protocol import Category, FitSlice, TestSlice
@@ -131,8 +132,8 @@ class Dataset:
         digest = hashlib.sha256(json.dumps([self.about.size, self.about.mask_polarity]).encode())
         if self.about.parser:
             digest.update(json.dumps(sorted(self.about.parsed_attributes)).encode())
-        for column in COLUMNS:
-            digest.update(json.dumps(self.manifest[column].tolist(), ensure_ascii=True).encode())
+        for piece in texts(self.manifest):
+            digest.update(piece.encode())
         return digest.hexdigest()
 
     @cached_property
@@ -253,11 +254,11 @@ def select_fit(dataset: Dataset, fit: FitSlice, split: str) -> Selection:
     reals = reals[_from(reals, _databases(dataset, fakes))]
     if fit.people == "disjoint":
         photographed = _photographed(rows)
-        fakes = _evened(fakes[~fakes["identity"].isin(photographed)], fit.per_category)
-        reals = reals[reals["identity"].isin(photographed)]
+        fakes = _evened(fakes[~among(fakes["identity"], photographed)], fit.per_category)
+        reals = reals[among(reals["identity"], photographed)]
     else:
         fakes = _evened(fakes, fit.per_category)
-        reals = reals[reals["identity"].isin(set(fakes["identity"]))]
+        reals = reals[among(reals["identity"], fakes["identity"])]
     return Selection(fakes.reset_index(drop=True), reals.reset_index(drop=True))
 
 
@@ -279,9 +280,10 @@ def select_test(
     Raises:
         ValueError: A slice of other photos, and no `fit`.
     """
-    rows = dataset.manifest[dataset.manifest["split"] == "test"]
-    fakes = rows[_in_categories(rows, test.categories)]
-    photos = rows[rows["label"] == "real"]
+    rows = dataset.manifest
+    tested = rows["split"] == "test"
+    fakes = rows[tested & _in_categories(rows, test.categories)]
+    photos = rows[tested & (rows["label"] == "real")]
     if test.photos == "other":
         if fit is None:
             raise ValueError(f"test {test.name!r} takes photos of other databases than its fit's: which fit?")
@@ -289,9 +291,9 @@ def select_test(
     else:
         photos = photos[_from(photos, _databases(dataset, fakes))]
         if reals == "balanced":
-            edited = photos["identity"].isin(_edited(rows))
-            ordered = sorted(zip(edited, photos["sample_id"].map(_sha256), photos["sample_id"], strict=True))
-            photos = photos[photos["sample_id"].isin([name for _, _, name in ordered[: len(fakes)]])]
+            edited = among(photos["identity"], rows.loc[tested & (rows["label"] == "fake"), "identity"])
+            hashes = np.array([hashlib.sha256(name.encode()).digest() for name in photos["sample_id"]], "S32")
+            photos = photos.iloc[np.sort(np.lexsort((hashes, edited))[: len(fakes)])]
     return Selection(fakes.reset_index(drop=True), photos.reset_index(drop=True))
 
 
@@ -313,11 +315,6 @@ def leaks(manifest: pd.DataFrame) -> list[str]:
     return found
 
 
-def _edited(rows: pd.DataFrame) -> set[str]:
-    """Return the identities of whom there is a fake."""
-    return set(rows.loc[rows["label"] == "fake", "identity"])
-
-
 def _photographed(rows: pd.DataFrame) -> set[str]:
     """Return the identities of a split that give real photos where people are disjoint.
 
@@ -325,7 +322,7 @@ def _photographed(rows: pd.DataFrame) -> set[str]:
     database of their photo, if there is one.
     """
     homes = rows.sort_values("label", ascending=False, kind="stable").drop_duplicates("identity")
-    edited, found = _edited(rows), set[str]()
+    edited, found = set(rows.loc[rows["label"] == "fake", "identity"]), set[str]()
     for _, home in homes.groupby("database"):
         people = set(home["identity"])
         wanted = max(0, len(people) // 2 - len(people - edited))
@@ -335,8 +332,8 @@ def _photographed(rows: pd.DataFrame) -> set[str]:
 
 def _databases(dataset: Dataset, fakes: pd.DataFrame) -> set[str]:
     """Return the databases that are named for fakes and for the photos they were made of."""
-    photos = dataset.manifest["sample_id"].isin(set(fakes["source"]))
-    return {*fakes["database"], *dataset.manifest.loc[photos, "database"]} - {""}
+    photos = among(dataset.manifest["sample_id"], fakes["source"])
+    return {*fakes["database"].unique(), *dataset.manifest.loc[photos, "database"].unique()} - {""}
 
 
 def _learnt_from(dataset: Dataset, fit: FitSlice) -> set[str]:

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from flbench.errors import DataError
+from flbench.errors import DataError, UsageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
@@ -96,8 +97,19 @@ def read_parsing(path: Path, *, max_pixels: int | None = None) -> np.ndarray:
 
 
 def pixel_limit() -> int:
-    """Return the largest height times width that the user allows: that of `--max-pixels`, or `MAX_PIXELS`."""
-    return int(os.environ.get(LIMIT_VARIABLE) or MAX_PIXELS)
+    """Return the largest height times width that the user allows: that of `--max-pixels`, or `MAX_PIXELS`.
+
+    Raises:
+        UsageError: The environment variable holds no whole number of 1 or more.
+    """
+    said = os.environ.get(LIMIT_VARIABLE) or str(MAX_PIXELS)
+    with suppress(ValueError):  # of 5,000 digits too
+        if (limit := int(said)) >= 1:
+            return limit
+    raise UsageError(
+        f"{LIMIT_VARIABLE} is {said[:40]!r}, no number of pixels",
+        hint=f"a whole number, height times width, such as {MAX_PIXELS}; or leave it unset",
+    )
 
 
 def conversion(path: Path) -> str:

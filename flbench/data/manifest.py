@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -39,6 +41,9 @@ ENTIRE = "entire"
 """The attribute of an image that is synthetic as a whole: no source photo, ground truth all ones."""
 
 MANIFESTS = ("manifest.parquet", "manifest.csv")
+
+PIECE = 1 << 14
+"""Rows that are written as JSON together: the text of all of them would take more memory than they do."""
 
 _PATHS = ("image", "parsing", "mask")
 _OUTSIDE = r"^/|^[A-Za-z]:|(?:^|/)\.\.(?:/|$)|\\"
@@ -107,6 +112,23 @@ def write_manifest(folder: Path, rows: pd.DataFrame) -> None:
 def canonical(rows: pd.DataFrame) -> pd.DataFrame:
     """Sort rows by `sample_id` and number them from zero."""
     return rows.sort_values("sample_id", kind="stable", ignore_index=True)
+
+
+def among(names: pd.Series, others: Iterable[str]) -> pd.Series:
+    """Return which of some names are among others; `isin` of pandas makes an object of every one of these."""
+    known = pa.array(others, pa.large_string())
+    found = pa.compute.is_in(pa.array(names, pa.large_string()), value_set=known)
+    return pd.Series(found.to_numpy(zero_copy_only=False), index=names.index, dtype=bool)
+
+
+def texts(rows: pd.DataFrame) -> Iterator[str]:
+    """Yield, a piece at a time, every column as `json.dumps` writes it as a list."""
+    for column in COLUMNS:
+        yield "["
+        for start in range(0, len(rows), PIECE):
+            piece = json.dumps(rows[column].iloc[start : start + PIECE].tolist(), ensure_ascii=True)[1:-1]
+            yield f", {piece}" if start else piece
+        yield "]"
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -222,7 +244,7 @@ def _check_rows(rows: pd.DataFrame, place: Callable[[int], str]) -> None:
         odd = [name for name in rows.loc[~real, column].unique() if not NAME.fullmatch(name)]
         hint = "letters, digits and _ . + - only"
         refuse(~real & rows[column].isin(odd), f"{column} {{!r}} of a fake cannot be a name", column, hint)
-    unknown = (rows["source"] != "") & ~rows["source"].isin(set(rows.loc[real, "sample_id"]))
+    unknown = (rows["source"] != "") & ~among(rows["source"], rows.loc[real, "sample_id"])
     refuse(unknown, "source {!r} is not the sample_id of a real image", "source")
     blind = ~real & (rows["source"] == "") & (rows["mask"] == "") & (rows["attribute"] != ENTIRE)
     refuse(blind, "fake {!r} has no ground truth", "sample_id", f"give a source, a mask, or attribute {ENTIRE!r}")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from flbench.condition import CLEAN
 from flbench.data.batches import Frames
@@ -21,16 +22,16 @@ from flbench.engine.predictions import Predictions, Recall, Timer
 from flbench.engine.predictor import Predictor
 from flbench.engine.runtime import Events, Runtime
 from flbench.engine.shards import Shard, Shards
-from flbench.engine.slices import FLAT, Task, evaluate_slice
+from flbench.engine.slices import FLAT, Task, evaluate_slice, samples_of
 from flbench.errors import DataError, MethodError
-from flbench.files import atomic_write, make_folder, write_text
+from flbench.files import make_folder, write_text
 from flbench.locator import Locator
 from flbench.protocol import Protocol, TestSlice, fingerprint
 from flbench.record import DatasetInfo, MethodInfo, ProtocolInfo, Record, Result, Status
 from flbench.registry import MethodChoice, load_method
 from flbench.scoring.comparison import gamma
 from flbench.scoring.statistics import summarise
-from flbench.study import GALLERY, LOG, RECORD, SCORES, Study
+from flbench.study import GALLERY, LOG, RECORD, SCORES, Study, write_scores
 
 
 def run_cell(
@@ -93,11 +94,14 @@ def _evaluate(
         predict = _recall(cell, fit, fits.get(fit), study, runtime, memory)
         for test in tests:
             chosen = select_test(frames.dataset, test, cell.protocol.scoring.reals, cell.protocol.slice(fit))
+            samples = samples_of(chosen)
+            del chosen
+            pa.default_memory_pool().release_unused()  # of many images, choosing them takes more than measuring them
             for condition in cell.protocol.conditions:
                 shard = shards.read(test.name, condition)
                 if shard is None:
                     shows, batch = _rows(cell.protocol, shown), runtime.batch_at(frames.size)
-                    task = Task(cell.protocol, test, condition, chosen, shows, batch)
+                    task = Task(cell.protocol, test, condition, samples, shows, batch)
                     shard = evaluate_slice(task, predict, frames, timer, events)
                     shards.write(test.name, condition, shard)
                 finished[test.name, condition] = shard
@@ -109,7 +113,7 @@ def _evaluate(
     )
     ordered = [finished[result.test, result.condition] for result in results]
     scores = pd.concat([shard.scores for shard in ordered], ignore_index=True)
-    atomic_write(folder / SCORES, lambda path: scores.to_parquet(path, index=False))
+    write_scores(folder / SCORES, scores)
     write_arrays(folder / GALLERY, joined([shard.gallery for shard in ordered]))
     status, reason = _status(scores, cell)
     return draft(

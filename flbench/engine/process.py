@@ -15,6 +15,8 @@ from typing import IO, Any, cast
 from flbench.errors import Interrupted
 
 COMMAND = (sys.executable, "-P", "-m", "flbench.engine.worker")
+MEMORY = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+"""What the process is told of memory: that of pyarrow's own choice keeps what it has freed."""
 
 
 class Died(Exception):
@@ -47,6 +49,7 @@ def converse(job: Mapping[str, Any], watch: Callable[[Mapping[str, Any]], None])
     said: dict[str, dict[str, Any]] = {}
     process = subprocess.Popen(
         COMMAND,
+        env=MEMORY | os.environ,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from flbench.engine.gallery import write_arrays
-from flbench.files import atomic_write, write_json
+from flbench.files import write_json
 from flbench.protocol import fingerprint
 from flbench.record import Convention
-from flbench.study import PARTIAL
+from flbench.study import PARTIAL, write_scores
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Shards:
     def write(self, test: str, condition: str, shard: Shard) -> None:
         """Keep a finished slice; the gallery comes last and makes it count."""
         stem = self._stem(test, condition)
-        atomic_write(_with(stem, ".parquet"), lambda path: shard.scores.to_parquet(path, index=False))
+        write_scores(_with(stem, ".parquet"), shard.scores)
         write_json(_with(stem, ".json"), {name: value.model_dump() for name, value in shard.conventions.items()})
         write_arrays(_with(stem, ".npz"), shard.gallery)
 

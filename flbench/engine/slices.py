@@ -44,7 +44,7 @@ class Task:
         protocol: Whose scoring counts.
         test: The slice.
         condition: Name of the condition.
-        chosen: Its fakes and real photos.
+        samples: Its fakes and real photos, as `samples_of` returns them.
         shown: Samples that go to the gallery; 0: none, best and worst ones neither.
         batch: Images predicted together.
     """
@@ -52,7 +52,7 @@ class Task:
     protocol: Protocol
     test: TestSlice
     condition: str
-    chosen: Selection
+    samples: pd.DataFrame
     shown: int
     batch: int
 
@@ -81,12 +81,17 @@ class _Table:
 
     def frame(self, test: str, condition: str) -> pd.DataFrame:
         """Return the rows as a table."""
-        rows = self._samples.iloc[np.array(self._places, np.int64)].reset_index(drop=True)[_SAMPLE]
+        rows = self._samples.iloc[np.asarray(self._places)].reset_index(drop=True)[_SAMPLE]
         for name, text in (("condition", condition), ("test", test)):
             rows.insert(0, name, pd.Series([text], dtype=str).repeat(len(rows)).array)
         texts = {name: pd.array(values, dtype=str) for name, values in self._texts.items()}
-        numbers = {name: np.array(values, np.float64) for name, values in self._numbers.items()}
+        numbers = {name: np.asarray(values) for name, values in self._numbers.items()}
         return rows.assign(**texts, **numbers)
+
+
+def samples_of(chosen: Selection) -> pd.DataFrame:
+    """Return the fakes and then the real photos of a slice, with what scoring asks of them."""
+    return pd.concat([rows[[*_SAMPLE, "source"]] for rows in chosen], ignore_index=True)
 
 
 def evaluate_slice(task: Task, predict: Recall, frames: Frames, timer: Timer, events: Events) -> Shard:
@@ -105,15 +110,15 @@ def evaluate_slice(task: Task, predict: Recall, frames: Frames, timer: Timer, ev
     """
     scoring, clean = task.protocol.scoring, not parse_condition(task.condition).steps
     tally = None
-    if scoring.conventions and clean and len(task.chosen.fakes):
+    has_fakes = bool((task.samples["label"] == "fake").any())
+    if scoring.conventions and clean and has_fakes:
         tally = Tally(valid_thresholds(task.protocol.slice(task.test.fit), predict, frames, events, task.batch))
     metrics = tuple(name for name in WORST if name in scoring.metrics)
     cases = CASES if clean and task.shown and scoring.primary in (*WORST, "false_alarm") else 0
     chooser = Chooser(task.shown, cases, lower_is_better=scoring.primary in LOWER_IS_BETTER)
-    shown_label = "fake" if len(task.chosen.fakes) else "real"
-    samples = pd.concat([rows[[*_SAMPLE, "source"]] for rows in task.chosen], ignore_index=True)
-    table = _Table(samples, metrics)
-    for row, example, outcome in _outcomes(task, samples, predict, frames, events):
+    shown_label = "fake" if has_fakes else "real"
+    table = _Table(task.samples, metrics)
+    for row, example, outcome in _outcomes(task, predict, frames, events):
         if isinstance(example, dict):
             table.add(row[_PLACE], example)
             continue
@@ -137,14 +142,14 @@ def _photo(label: str, example: Example) -> np.ndarray:
 
 
 def _outcomes(
-    task: Task, samples: pd.DataFrame, predict: Recall, frames: Frames, events: Events
+    task: Task, predict: Recall, frames: Frames, events: Events
 ) -> Iterator[tuple[dict[str, Any], Example | dict[str, str], Outcome]]:
     """Yield row, example and outcome of every sample; for one that cannot be read, its failure as the example."""
     condition = parse_condition(task.condition)
     what = task.test.name if not condition.steps else f"{task.test.name}, {condition.name}"
-    total, done = len(samples), 0
+    total, done = len(task.samples), 0
     events.check()
-    for batch in one_ahead(_batches(task, samples, condition, frames)):
+    for batch in one_ahead(_batches(task, condition, frames)):
         ready = [(row, example) for row, example in batch if isinstance(example, Example)]
         for row, failure in batch:
             if not isinstance(failure, Example):
@@ -160,13 +165,13 @@ def _outcomes(
 
 
 def _batches(
-    task: Task, samples: pd.DataFrame, condition: Condition, frames: Frames
+    task: Task, condition: Condition, frames: Frames
 ) -> Iterator[list[tuple[dict[str, Any], Example | dict[str, str]]]]:
     """Yield rows, with their place, and their examples, a batch at a time; for what cannot be read, its failure."""
     recomputed = task.protocol.scoring.ground_truth == "degraded"
-    for start in range(0, len(samples), task.batch):
+    for start in range(0, len(task.samples), task.batch):
         batch: list[tuple[dict[str, Any], Example | dict[str, str]]] = []
-        records = samples.iloc[start : start + task.batch].to_dict("records")
+        records = task.samples.iloc[start : start + task.batch].to_dict("records")
         for row in ({**record, _PLACE: place} for place, record in enumerate(records, start)):
             try:
                 batch.append((row, frames.example(row["sample_id"], condition, recomputed=recomputed)))

@@ -16,8 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-import pyarrow
-
 from flbench.data.batches import Frames
 from flbench.data.dataset import read_dataset
 from flbench.engine.contained import Unheard, contained
@@ -58,6 +56,8 @@ def run_unit(
         RunError: Another process works on the same fit, or the disk is full.
     """
     source = read_dataset(dataset)
+    if not source.about.recipe:
+        study.remember_data(source.about.name, dataset.resolve())
     frames: dict[int, Frames] = {}
     memory = Predictions(shared_locators(unit.cells))
     unfitted: dict[str, str] = {}
@@ -135,7 +135,6 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: setattr(events, "stopping", True))
     try:
         _log_to(study.folder / LOG)
-        pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # its own keeps what it has freed
         runtime = runtime_of(job)
         unit = unit_from_json(job["unit"])
         send({"event": "begin"})

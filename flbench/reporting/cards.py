@@ -133,7 +133,7 @@ def _metrics(board: Board, test: str, title: str, *, wide: bool) -> Table:
 
 
 def listing_tables(document: Mapping[str, Any]) -> list[Table]:
-    """Return tables of methods (registry entries), protocols, and names of data sets."""
+    """Return tables of methods (registry entries), protocols, names of data sets, and cells of a study."""
     made = []
     rows: list[tuple[object, ...]]
     if "methods" in document:
@@ -164,6 +164,9 @@ def listing_tables(document: Mapping[str, Any]) -> list[Table]:
     if "data" in document:
         rows = [(data["name"], ", ".join(data["profiles"])) for data in document["data"]]
         made.append(table(("data set", "profiles"), rows, title="data sets made by code"))
+    if "cells" in document:
+        rows = [(Cell(cell["status"]), cell["cell"], cell["reason"]) for cell in document["cells"]]
+        made.append(table(("status", "cell", "why"), rows, title=f"{count(len(rows))} cells"))
     return made
 
 
@@ -210,10 +213,11 @@ def protocol_tables(protocol: Protocol) -> list[Table]:
     return [*made, *([pairs(degradations, "conditions")] if degradations else [])]
 
 
-def record_tables(record: Record) -> list[Table]:
-    """Return a record: what, of what, on what, and the numbers of each test slice and condition."""
+def record_tables(record: Record, stale: str = "") -> list[Table]:
+    """Return a record: what, of what, on what, why it is stale, and the numbers of each test slice and condition."""
     asked, data = record.protocol, record.dataset
     about: list[tuple[str, object]] = [("cell", record.cell), ("status", record.status), ("reason", record.reason)]
+    about += [("stale", stale)]
     about += [("flag", flag) for flag in record.flags]
     about += [("method", record.method.name), ("options", json.dumps(record.method.options, sort_keys=True))]
     about += [("protocol", f"{asked.name} v{asked.version}"), ("data set", f"{data.name} v{data.version}")]

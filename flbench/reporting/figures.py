@@ -64,11 +64,13 @@ def draw_cell_figures(gallery: Path, folder: Path, title: str) -> list[Path]:
         for name in (PANEL, CASES):
             (folder / name).unlink(missing_ok=True)
         return []
-    panel(gallery, folder / PANEL, title)
+    drawn = [folder / PANEL]  # last, since it tells that all is drawn
     if cases(gallery, folder / CASES, f"{title} · best and worst"):
-        return [folder / PANEL, folder / CASES]
-    (folder / CASES).unlink(missing_ok=True)
-    return [folder / PANEL]
+        drawn.append(folder / CASES)
+    else:
+        (folder / CASES).unlink(missing_ok=True)
+    panel(gallery, folder / PANEL, title)
+    return drawn
 
 
 def panel(gallery: Path, out: Path, title: str) -> None:

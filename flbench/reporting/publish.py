@@ -19,15 +19,15 @@ import json
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from flbench.errors import DataError
-from flbench.files import atomic_write
+from flbench.files import atomic_write, sweep
 from flbench.protocol import Protocol, fingerprint
 from flbench.record import Record, read_record
 from flbench.reporting.board import age, boards
@@ -66,6 +66,11 @@ class _Page:
         """Return the files of its figures."""
         return {file: plot for plot in self.figures for file in plot.files(into / self.home, self.stem)}
 
+    def listed(self) -> Listed:
+        """Return what the index needs, without the scores, which take memory."""
+        rows = [replace(r, entries=tuple(replace(e, scores=None) for e in r.entries)) for r in self.board.rows]
+        return Listed(replace(self.board, rows=tuple(rows)), self.href)
+
     def texts(self) -> dict[str, str]:
         """Return what its markdown files must say."""
         pictures = [Picture(p.caption, *(file.name for file in p.files(Path(), self.stem))) for p in self.figures]
@@ -93,6 +98,8 @@ def publish(study_records: Iterable[tuple[Record, Path]], protocols: Mapping[str
         DataError: A file of a cell is missing or damaged, or a cell's name cannot be a folder's.
         RunError: A file cannot be written.
     """
+    for folder in {path.parent for path in into.glob("**/.*.tmp")}:
+        sweep(folder)
     newest: dict[str, tuple[Record, Path]] = {}
     for record, folder in sorted(study_records, key=lambda pair: age(pair[0])):
         newest[record.cell] = record, folder
@@ -105,13 +112,21 @@ def publish(study_records: Iterable[tuple[Record, Path]], protocols: Mapping[str
         if protocol is not None and protocol.fingerprint == record.protocol.fingerprint:
             text = json.dumps(protocol.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
             written += _changed(target.parent / PROTOCOL, text)
-    pages = _pages(into, protocols)
-    texts = _texts(pages)
-    for path, text in texts.items():
-        written += _changed(into / path, text)
-    for page in pages:
+    texts: dict[str, str] = {}
+    listed: list[Listed] = []
+    drawn: set[Path] = set()
+    for page in _pages(into, protocols):
+        said = page.texts()
+        for path, text in said.items():
+            written += _changed(into / path, text)
         written += draw_plots(page.figures, into / page.home, page.stem)
-    for old in _left_over(into, texts, pages):
+        drawn |= set(page.plots(into))
+        texts |= said
+        listed.append(page.listed())
+        del page  # with its scores, before those of the next one are read
+    texts[INDEX] = index(listed)
+    written += _changed(into / INDEX, texts[INDEX])
+    for old in _left_over(into, texts, drawn):
         old.unlink()
     return sorted(set(written))
 
@@ -124,11 +139,18 @@ def stale(into: Path, protocols: Mapping[str, Protocol]) -> list[Path]:
     Raises:
         DataError: As `render`.
     """
-    pages = _pages(into, protocols)
-    texts = _texts(pages)
+    texts: dict[str, str] = {}
+    listed: list[Listed] = []
+    plots: dict[Path, bool] = {}
+    for page in _pages(into, protocols):
+        texts |= page.texts()
+        plots |= {file: is_drawn(file, plot) for file, plot in page.plots(into).items()}
+        listed.append(page.listed())
+        del page  # with its scores, before those of the next one are read
+    texts[INDEX] = index(listed)
     wrong = [into / path for path, text in texts.items() if not _says(into / path, text)]
-    wrong += [file for page in pages for file, plot in page.plots(into).items() if not is_drawn(file, plot)]
-    return sorted([*wrong, *_left_over(into, texts, pages)])
+    wrong += [file for file, drawn in plots.items() if not drawn]
+    return sorted([*wrong, *_left_over(into, texts, plots)])
 
 
 def render(into: Path, protocols: Mapping[str, Protocol]) -> dict[str, str]:
@@ -144,54 +166,44 @@ def render(into: Path, protocols: Mapping[str, Protocol]) -> dict[str, str]:
     Raises:
         DataError: A record or its scores are damaged.
     """
-    return _texts(_pages(into, protocols))
-
-
-def _texts(pages: Iterable[_Page]) -> dict[str, str]:
-    pages = list(pages)
-    texts = {path: text for page in pages for path, text in page.texts().items()}
-    texts[INDEX] = index([Listed(page.board, page.href) for page in pages])
+    texts: dict[str, str] = {}
+    listed: list[Listed] = []
+    for page in _pages(into, protocols):
+        texts |= page.texts()
+        listed.append(page.listed())
+        del page  # with its scores, before those of the next one are read
+    texts[INDEX] = index(listed)
     return dict(sorted(texts.items()))
 
 
-def _pages(into: Path, protocols: Mapping[str, Protocol]) -> list[_Page]:
+def _pages(into: Path, protocols: Mapping[str, Protocol]) -> Iterator[_Page]:
+    """Yield every board's page; the per-image scores of one board at a time are in memory."""
     folders: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(into.glob(f"*/*/*/{RECORD}")):
         folders[path.relative_to(into).parts[0]].append(path.parent)
-    pages = []
     for home, cells in sorted(folders.items()):
-        made = _boards(into / home, cells, protocols)
-        names = _names([board.key for board in made])
-        pages += [_Page(board, home, name) for name, board in zip(names, made, strict=True)]
-    return pages
+        parts: dict[tuple[str, str], dict[Key, list[tuple[Record, Path]]]] = defaultdict(lambda: defaultdict(list))
+        at_hand: dict[tuple[str, str], Protocol] = {}
+        for folder in cells:
+            record = read_record(folder / RECORD)
+            asked = record.protocol
+            which = asked.name, asked.fingerprint
+            parts[which][Key.of(record)].append((record, folder))
+            for protocol in (protocols.get(asked.name), _stored(folder.parent / PROTOCOL)):
+                if protocol is not None and protocol.fingerprint == asked.fingerprint:
+                    at_hand.setdefault(which, protocol)
+        found = [(which, key) for which in sorted(parts) for key in sorted(parts[which])]
+        for name, (which, key) in zip(_names([key for _, key in found]), found, strict=True):
+            known = {which[0]: at_hand[which]} if which in at_hand else {}
+            yield _Page(boards([_entry(*cell, into / home) for cell in parts[which][key]], known)[0], home, name)
 
 
-def _boards(home: Path, cells: Iterable[Path], protocols: Mapping[str, Protocol]) -> list[Board]:
-    """Return the boards of one data set's folder, each with the protocol whose fingerprint its records carry."""
-    parts: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-    at_hand: dict[tuple[str, str], Protocol] = {}
-    for folder in cells:
-        entry = _entry(folder, home)
-        asked = entry.record.protocol
-        which = asked.name, asked.fingerprint
-        parts[which].append(entry)
-        for protocol in (protocols.get(asked.name), _stored(folder.parent / PROTOCOL)):
-            if protocol is not None and protocol.fingerprint == asked.fingerprint:
-                at_hand.setdefault(which, protocol)
-    made = []
-    for (name, mark), entries in sorted(parts.items()):
-        known = at_hand.get((name, mark))
-        made += boards(entries, {name: known} if known is not None else {})
-    return made
-
-
-def _entry(folder: Path, home: Path) -> Entry:
-    """Read one published cell.
+def _entry(record: Record, folder: Path, home: Path) -> Entry:
+    """Return one published cell.
 
     Raises:
-        DataError: Its record or scores are damaged.
+        DataError: Its scores are damaged.
     """
-    record = read_record(folder / RECORD)
     there = (folder / SCORES).exists()
     needed = (*MATCH, "identity", "label", "status", "score", record.protocol.primary)
     scores = read_scores(folder, hint="publish the cell again", columns=needed) if there else None
@@ -286,9 +298,8 @@ def _copy(record: Record, folder: Path, target: Path) -> list[Path]:
     return written + _changed(target / RECORD, record.to_json())
 
 
-def _left_over(into: Path, texts: Mapping[str, str], pages: Iterable[_Page]) -> list[Path]:
+def _left_over(into: Path, texts: Container[str], drawn: Container[Path]) -> list[Path]:
     """Return boards and figures that no record asks for any more; files that someone made are not among them."""
-    drawn = {file for page in pages for file in page.plots(into)}
     boards_ = [path for path in into.glob("*/*.md") if path.relative_to(into).as_posix() not in texts and _ours(path)]
     figures = [path for suffix in SUFFIXES for path in into.glob(f"*/*{suffix}") if path not in drawn and marked(path)]
     return sorted([*boards_, *figures])

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flbench.errors import DataError
+from flbench.files import sweep
 from flbench.protocol import Protocol
 from flbench.record import Record
-from flbench.study import GALLERY, PANEL, SCORES, Study
+from flbench.study import CASES, GALLERY, PANEL, SCORES, Study
 
 if TYPE_CHECKING:
     from flbench.reporting.model import Entry
@@ -45,6 +46,7 @@ def draw_panels(records: Sequence[Record], study: Study) -> dict[str, Path]:
         if _older(panel, folder / GALLERY):
             from flbench.reporting.figures import draw_cell_figures
 
+            sweep(folder, (PANEL, CASES))
             title = f"{record.method.name} · {record.protocol.name} · {record.dataset.name}"
             draw_cell_figures(folder / GALLERY, folder, title)
         if panel.is_file():  # a gallery may have no sample
@@ -78,6 +80,7 @@ def draw_boards(
     if not any(not record.method.reference for record in measured):
         return []
     into = study.folder / FIGURES
+    sweep(into)
     made: list[Path] = []
     ready = boards(entries(study, measured), protocols)
     for done, board in enumerate(ready, 1):

@@ -291,16 +291,22 @@ def test_40_a_data_set_that_changed_since_the_run(
         assert f"images/{victim.name} is not what was imported" in done.stdout
         return
     changed = write_dataset(data.folder, data.about, data.manifest.iloc[:-1])
-    run(changed, study)
+    (cell,) = json.loads(flbench("list", "cells", "--study", study, "--json").stdout)["cells"]
+    observed(f"{cell['status']}: {cell['reason']}")
+    assert cell["cell"] == before.cell
+    assert cell["status"] == "stale"
+    assert f"fingerprint {data.fingerprint[:12]} then, {changed.fingerprint[:12]} now" in cell["reason"]
+    done, _ = run(changed, study)
+    assert "note: stale: 1 record measured on another state of boxes: " in done.stderr
     records = Study(study).records()
     assert len({record.cell for record in records}) == len(records) == 2, "it is run anew, and the old one is kept"
     assert before in records
     said = flbench(
         "reproduce", before.cell, "--study", study, "--data", data.folder, "-p", tmp_path / "short.toml", code=2
     )
-    observed(said)
     assert "the record was measured on another data set: fingerprint " in said.stderr
-    flbench("publish", "--study", study, "--into", tmp_path / "boards")
+    published = flbench("publish", "--study", study, "--into", tmp_path / "boards")
+    assert "note: stale: 1 record measured on another state of boxes: " in published.stderr
     text = "".join(board.read_text() for board in sorted((tmp_path / "boards").glob("**/*.md")))
     for fingerprint in (data.fingerprint, changed.fingerprint):
         assert fingerprint[:8] in text, "boards tell the two apart"
