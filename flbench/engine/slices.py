@@ -169,10 +169,12 @@ def _batches(
 ) -> Iterator[list[tuple[dict[str, Any], Example | dict[str, str]]]]:
     """Yield rows, with their place, and their examples, a batch at a time; for what cannot be read, its failure."""
     recomputed = task.protocol.scoring.ground_truth == "degraded"
+    columns = {str(name): column.array for name, column in task.samples.items()}
     for start in range(0, len(task.samples), task.batch):
         batch: list[tuple[dict[str, Any], Example | dict[str, str]]] = []
-        records = task.samples.iloc[start : start + task.batch].to_dict("records")
-        for row in ({**record, _PLACE: place} for place, record in enumerate(records, start)):
+        texts = [column[start : start + task.batch].tolist() for column in columns.values()]
+        for place, values in enumerate(zip(*texts, strict=True), start):
+            row = dict(zip(columns, values, strict=True)) | {_PLACE: place}
             try:
                 batch.append((row, frames.example(row["sample_id"], condition, recomputed=recomputed)))
             except DataError as error:
