@@ -201,25 +201,31 @@ def _mean_of_highest(values: NDArray[np.float32], keep: int) -> float:
     many values have each next digit tells which it has.
     """
     bits = values.view(np.uint32)
-    found, left = 0, keep
+    found, left = np.uint32(0), keep
     for digit in range(_DIGITS - 1, -1, -1):
-        shift = digit * _DIGIT_BITS
+        shift = np.uint32(digit * _DIGIT_BITS)
+        above = np.uint32(shift + _DIGIT_BITS)
         counts = np.zeros(1 << _DIGIT_BITS, np.int64)
         for i in range(len(bits)):
-            if bits[i] >> (shift + _DIGIT_BITS) == found:
-                counts[(bits[i] >> shift) & ((1 << _DIGIT_BITS) - 1)] += 1
+            if bits[i] >> above == found:
+                counts[(bits[i] >> shift) & np.uint32((1 << _DIGIT_BITS) - 1)] += 1
         last = (1 << _DIGIT_BITS) - 1
         while counts[last] < left:
             left -= counts[last]
             last -= 1
-        found = found << _DIGIT_BITS | last
-        bits = bits[bits >> shift >= found]
+        found = np.uint32(found << np.uint32(_DIGIT_BITS)) | np.uint32(last)
+        lowest = np.uint32(found << shift)
+        reaching, count = np.empty_like(bits), 0
+        for i in range(len(bits)):  # what does not reach it is overwritten by the next
+            reaching[count] = bits[i]
+            count += bits[i] >= lowest
+        bits = reaching[:count]
     kept = bits.view(np.float32)
-    total, lowest = 0.0, 1.0
+    total, least = 0.0, 1.0
     for i in range(len(kept)):
         total += kept[i]
-        lowest = min(lowest, kept[i])
-    return (total - (len(kept) - keep) * lowest) / keep
+        least = min(least, kept[i])
+    return (total - (len(kept) - keep) * least) / keep
 
 
 def false_alarm(prediction: Array) -> Float:
@@ -293,8 +299,10 @@ def _spread(predictions: Array) -> tuple[Float, Float, Float, Float]:
 
 def _reduce(names: Sequence[str], truth: Array, prediction: Array, region: Mask | None) -> dict[str, Float]:
     """Return some metrics of a batch, image by image."""
-    _check(truth, prediction, region)
     values = {name: np.empty(len(truth)) for name in names}
+    if not values:
+        return values
+    _check(truth, prediction, region)
     everywhere = np.ones(truth.shape[1:], bool)
     for image in range(len(truth)):
         t, p = (np.ascontiguousarray(maps[image], np.float64) for maps in (truth, prediction))
