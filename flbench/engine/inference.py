@@ -136,6 +136,9 @@ def in_channels_last(locator: Locator, size: int, device: torch.device) -> bool:
     """
     if not isinstance(locator, NeuralLocator) or locator.module is None:
         return False
+    weights = [part for part in locator.module.parameters() if part.ndim == 4]
+    if weights and all(part.is_contiguous(memory_format=torch.channels_last) for part in weights):
+        return True
     side = min(size, _TRIED)  # what a network says of one image tells enough, and a large one takes a second
     images = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     try:
