@@ -183,7 +183,8 @@ def version_of(engine: str) -> str:
 
 
 def _compile(locator: NeuralLocator, name: str, size: int, threads: int) -> Session:
-    del name, size, threads
+    del name, threads
+    locator = lighter(locator, size)
     module = locator.module
     assert module is not None
     torch.use_deterministic_algorithms(True, warn_only=True)  # tells the compiler too
