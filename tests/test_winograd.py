@@ -28,6 +28,7 @@ from flbench.methods.fakelocator import FakeLocator
     count=st.integers(1, 3),
     bias=st.booleans(),
     outputs=st.sampled_from(list(POINTS)),
+    early=st.booleans(),
 )
 @settings(deadline=None, max_examples=150)
 def test_it_is_the_convolution_it_stands_for(
@@ -38,11 +39,12 @@ def test_it_is_the_convolution_it_stands_for(
     count: int,
     bias: bool,
     outputs: int,
+    early: bool,
 ) -> None:
     size = tuple(max(s, 2 * d + 1 - 2 * p) for s, p, d in zip(size, padding, dilation, strict=True))  # type: ignore[assignment]
     torch.manual_seed(0)
     conv = nn.Conv2d(*channels, 3, padding=padding, dilation=dilation, bias=bias, dtype=torch.float64)
-    made = Winograd(conv, size, outputs)
+    made = Winograd(conv, size, outputs, early=early)
     images = torch.randn(count, channels[0], *size, dtype=torch.float64)
     torch.testing.assert_close(made(images), conv(images), atol=1e-12, rtol=1e-12)
     larger = torch.randn(count, channels[0], size[0] + 1, size[1], dtype=torch.float64)
@@ -205,8 +207,8 @@ def test_an_engine_is_given_it_and_says_what_torch_says(
         pytest.skip(str(error))
     given: list[NeuralLocator] = []
 
-    def noted(locator: NeuralLocator, size: int) -> NeuralLocator:
-        given.append(lighter(locator, size))
+    def noted(locator: NeuralLocator, size: int, *, early: bool) -> NeuralLocator:
+        given.append(lighter(locator, size, early=early))
         return given[-1]
 
     monkeypatch.setattr(inference, "lighter", noted)

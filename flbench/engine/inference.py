@@ -198,12 +198,13 @@ def _compile(locator: NeuralLocator, name: str, size: int, threads: int) -> Sess
     return run
 
 
-def lighter(locator: NeuralLocator, size: int) -> NeuralLocator:
+def lighter(locator: NeuralLocator, size: int, *, early: bool = False) -> NeuralLocator:
     """Return a locator whose convolutions multiply less, if it says the same of an image; else the one given.
 
     Args:
         locator: Fitted, on the CPU; it stays as it is.
         size: Height and width of the images in pixels.
+        early: As for `Winograd`.
     """
     assert locator.module is not None
     images = make_images(1, (size, size)).images
@@ -216,7 +217,7 @@ def lighter(locator: NeuralLocator, size: int) -> NeuralLocator:
         said = locator.predict(images)
         while hooks:
             hooks.pop().remove()
-        module = multiplying_less(locator.module, extents)
+        module = multiplying_less(locator.module, extents, early=early)
         if module is not None:
             made = copy.copy(locator)
             made.module = module
@@ -238,11 +239,11 @@ def _noting(extents: dict[str, tuple[int, int]], name: str) -> Callable[[nn.Modu
 
 
 @contextmanager
-def _as_onnx(locator: NeuralLocator, name: str, size: int) -> Iterator[Path]:
+def _as_onnx(locator: NeuralLocator, name: str, size: int, *, early: bool = False) -> Iterator[Path]:
     """Write a network as an ONNX file that is gone at the end."""
     with tempfile.TemporaryDirectory(prefix="flbench-") as folder:
         path = Path(folder) / "network.onnx"
-        write_onnx(lighter(locator, size), name, size, path)
+        write_onnx(lighter(locator, size, early=early), name, size, path)
         yield path
 
 
@@ -251,7 +252,7 @@ def _onnxruntime(locator: NeuralLocator, name: str, size: int, threads: int) -> 
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
-    with _as_onnx(locator, name, size) as path:
+    with _as_onnx(locator, name, size, early=True) as path:  # 1 % faster; in openvino 4 % slower
         session = onnxruntime.InferenceSession(path.read_bytes(), settings, providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> tuple[Tensor, ...]:

@@ -47,9 +47,10 @@ class Winograd(nn.Conv2d):
         conv: What it stands for; the weights are shared. Zero padding given in numbers, one group.
         extent: Height and width of its input.
         outputs: Outputs that a tile has a side, a key of `POINTS`.
+        early: Whether channels are brought last before tiles are cut; which is faster depends on the engine.
     """
 
-    def __init__(self, conv: nn.Conv2d, extent: Extent, outputs: int) -> None:
+    def __init__(self, conv: nn.Conv2d, extent: Extent, outputs: int, *, early: bool = False) -> None:
         super().__init__(
             conv.in_channels,
             conv.out_channels,
@@ -60,7 +61,7 @@ class Winograd(nn.Conv2d):
             device="meta",
         )
         self.weight, self.bias = conv.weight, conv.bias
-        self.extent, self.points = extent, outputs + 2
+        self.extent, self.points, self.early = extent, outputs + 2, early
         self.tiles = tuple(_tiles(extent[axis], _axis(conv, axis), outputs) for axis in (0, 1))
         made = [_matrices(extent[axis], _axis(conv, axis), outputs) for axis in (0, 1)]
         kernel = torch.from_numpy(_toom_cook(outputs)[1])
@@ -82,8 +83,12 @@ class Winograd(nn.Conv2d):
         count, channels, side = images.shape[0], self.in_channels, self.points
         (rows, columns), filters = self.tiles, self.out_channels
         # Two transposes, of a matrix and of long runs, take less time than one of single numbers.
-        cut = made.cut_rows @ (images @ made.cut_columns)
-        cut = cut.reshape(count, channels, -1).transpose(1, 2).reshape(count, side, rows, side, columns, channels)
+        if self.early:
+            lines = made.cut_columns.T @ images.permute(0, 2, 3, 1)
+            cut = made.cut_rows @ lines.reshape(count, self.extent[0], -1)
+        else:
+            cut = (made.cut_rows @ (images @ made.cut_columns)).reshape(count, channels, -1).transpose(1, 2)
+        cut = cut.reshape(count, side, rows, side, columns, channels)
         cut = cut.permute(1, 3, 0, 2, 4, 5).reshape(side * side, count * rows * columns, channels)
         joined = (cut @ made.evaluated).reshape(side, side, count, rows, columns, filters)
         joined = joined.permute(2, 0, 3, 1, 4, 5).reshape(count, side * rows, side * columns * filters)
@@ -92,7 +97,7 @@ class Winograd(nn.Conv2d):
         return result if self.bias is None else result + self.bias[:, None, None]
 
 
-def multiplying_less(module: nn.Module, extents: Mapping[str, Extent]) -> nn.Module | None:
+def multiplying_less(module: nn.Module, extents: Mapping[str, Extent], *, early: bool = False) -> nn.Module | None:
     """Return a copy of a network whose convolutions multiply less where that is worth it; None if it is nowhere.
 
     The weights are shared with the network, which stays as it is.
@@ -100,6 +105,7 @@ def multiplying_less(module: nn.Module, extents: Mapping[str, Extent]) -> nn.Mod
     Args:
         module: The network.
         extents: Height and width of what its convolutions are given, by their names.
+        early: As for `Winograd`.
     """
     chosen: dict[str, int] = {}
     room = ROOM
@@ -114,7 +120,7 @@ def multiplying_less(module: nn.Module, extents: Mapping[str, Extent]) -> nn.Mod
     for name, outputs in chosen.items():
         conv: Any = copied.get_submodule(name)
         above, _, last = name.rpartition(".")
-        setattr(copied.get_submodule(above), last, Winograd(conv, extents[name], outputs))
+        setattr(copied.get_submodule(above), last, Winograd(conv, extents[name], outputs, early=early))
     return copied
 
 
