@@ -189,6 +189,14 @@ def test_weights_are_laid_as_convolutions_like_them_where_the_network_says_the_s
     torch.testing.assert_close(safe.predict(images).fakeness, before, atol=1e-6, rtol=0)
 
 
+def test_weights_that_lie_so_already_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    locator = Small(flat=False)
+    assert locator.module is not None
+    locator.module.to(memory_format=torch.channels_last)
+    monkeypatch.setattr(locator, "predict", None)
+    assert in_channels_last(locator, 16, CPU)
+
+
 def test_a_network_that_counts_on_the_usual_order_is_left_as_it_is() -> None:
     flat, images = Small(flat=True), torch.rand(2, 3, 16, 16)
     before = flat.predict(images).fakeness
