@@ -232,16 +232,16 @@ def _rounded(threshold: float) -> float:
 def _measure(ranking: Ranking, thresholds: Mapping[str, float]) -> dict[str, float]:
     """Return what a ranking gives, by metric and how; NaN where undefined."""
     inverse = ranking.inverse()
-    columns = {name: (ranking.column(t), -1 - ranking.column(t)) for name, t in thresholds.items()}
-    columns["oracle"] = ranking.best(), inverse.best()
+    columns = {f"{name}/": (ranking.column(t), -1 - ranking.column(t)) for name, t in thresholds.items()}
+    columns["oracle/"] = ranking.best(), inverse.best()
     values: dict[str, float] = {}
     for name, (column, other) in columns.items():
         for metric, own, opposite in (
             ("f1", ranking.f1_at(column), inverse.f1_at(other)),
             ("iou", ranking.iou_at(column), inverse.iou_at(other)),
         ):
-            values[f"{metric}/{name}/as-is"] = own
-            values[f"{metric}/{name}/or-inverse"] = max(own, opposite)
+            values[f"{metric}/{name}as-is"] = own
+            values[f"{metric}/{name}or-inverse"] = max(own, opposite)
     for metric, area, opposite in (
         ("pixel_auroc", ranking.auroc(), inverse.auroc()),
         ("pixel_ap", ranking.average_precision(), inverse.average_precision()),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-TOLD = ("torch", "numpy", "scipy", "pillow", "pandas", "pyarrow", "scikit-image", "scikit-learn", "matplotlib")
+TOLD = ("torch", "numba", "numpy", "scipy", "pillow", "pandas", "pyarrow", "scikit-image", "scikit-learn", "matplotlib")
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
