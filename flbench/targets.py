@@ -122,10 +122,10 @@ def _folder(text: str, method: str) -> Target:
     path = Path(text)
     if not path.is_dir():
         raise UsageError(f"method {method}: there is no folder {text}", hint="check the path")
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    if not files:
+    names = sorted(file.relative_to(path).parts for file in path.rglob("*") if file.is_file())
+    if not names:
         raise UsageError(f"method {method}: the folder {text} is empty", hint="check the path")
-    digest = fingerprint([[file.relative_to(path).as_posix(), file_digest(file)] for file in files])
+    digest = fingerprint([["/".join(parts), file_digest(path.joinpath(*parts))] for parts in names])
     return Target(place=str(path.resolve()), label=path.resolve().name, digest=digest)
 
 

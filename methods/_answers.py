@@ -49,10 +49,10 @@ def as_map(array: np.ndarray, path: Path) -> Tensor:
     Raises:
         ValueError: It is no map; says what it is.
     """
-    if array.dtype == np.uint8:
-        array = array / np.float32(255)
     if array.ndim != 2 or not array.size:
         raise ValueError(f"{path.name}: an array of shape {array.shape}, expected (height, width)")
+    if array.dtype == np.uint8:
+        return torch.from_numpy(array / np.float32(255))
     if not np.isfinite(array).all():
         raise ValueError(f"{path.name}: NaN or infinity")
     if array.min() < 0 or array.max() > 1:

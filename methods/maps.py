@@ -52,16 +52,15 @@ class FolderOfMaps(Replay):
         if below not in self._scores:
             self._scores[below] = read_scores(self.folder / below / SCORES, "sample_id")
         reasons: dict[int, str] = {}
-        maps = torch.zeros(len(samples), *size_of(images))
+        size = size_of(images)
+        maps = torch.zeros(len(samples), *size)
         for place, sample in enumerate(samples):
             try:
-                maps[place] = resize(self._read(self._find(below, sample), images)[None], size_of(images))[0].clamp(
-                    0, 1
-                )
+                maps[place] = resize(self._read(self._find(below, sample), images)[None], size)[0]
             except ValueError as error:
                 reasons[place] = str(error)
         scores = scores_of(samples, self._scores[below], reasons)
-        prediction = Prediction(maps.to(images.device), scores)
+        prediction = Prediction(maps.clamp_(0, 1).to(images.device), scores)
         if reasons:
             raise Unanswered(prediction, reasons)
         return prediction

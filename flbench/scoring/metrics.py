@@ -145,11 +145,9 @@ def ssim_map(truth: Array, prediction: Array) -> Float:
     result = np.full(truth.shape, np.nan)
     if min(truth.shape[1:]) < WINDOW:
         return result
-    edge = ((0, 0), (BORDER, BORDER), (BORDER, BORDER))
-    for block in _blocks(truth.shape):
-        t = np.pad(truth[block].astype(np.float64), edge, mode="symmetric")
-        p = np.pad(prediction[block].astype(np.float64), edge, mode="symmetric")
-        result[block] = ssim_inside(t, p)
+    for image in range(len(truth)):
+        t, p = (np.pad(maps[image].astype(np.float64), BORDER, mode="symmetric") for maps in (truth, prediction))
+        result[image] = ssim_inside(t, p)
     return result
 
 
@@ -371,7 +369,7 @@ _OF_MAPS = ("coss", "psnr", "ssim", "mae")
 def _ssim(t: Float, p: Float, region: Mask | None) -> float:
     if min(t.shape) < WINDOW:
         return math.nan
-    counted = ssim_inside(t[None], p[None])[0]
+    counted = ssim_inside(t, p)
     if region is not None:
         counted = counted[region[BORDER:-BORDER, BORDER:-BORDER]]
     return float(counted.mean()) if counted.size else math.nan

@@ -20,28 +20,22 @@ _C1 = 0.01**2
 _C2 = 0.03**2
 
 
+@compiled("float64[:, ::1](float64[:, ::1], float64[:, ::1])")
 def ssim_inside(t: Float, p: Float) -> Float:
     """Return the SSIM of every window that lies inside two maps, with scikit-image's defaults for a data range of 1.
-
-    Args:
-        t: float64 (N, H, W) in [0, 1], at least `WINDOW` high and wide.
-        p: The same.
-
-    Returns:
-        float64 (N, H - 6, W - 6) in [-1, 1].
-    """
-    return np.stack([_ssim(*pair) for pair in zip(t, p, strict=True)])
-
-
-@compiled("float64[:, ::1](float64[:, ::1], float64[:, ::1])")
-def _ssim(t: Float, p: Float) -> Float:
-    """Return the SSIM of every window inside two maps, (H, W) to (H - 6, W - 6).
 
     With n = 49 pixels in a window and sums Σ over it, both fractions of the definition are multiplied through, by n²
     and by n (n - 1), so that no mean is formed: (2 Σt Σp + c1) (2 (n Σtp - Σt Σp) + c2) over
     ((Σt)² + (Σp)² + c1) (n Σ(t² + p²) - (Σt)² - (Σp)² + c2). It is symmetric to the bit, and exactly 1 for equal maps.
 
     Sums of seven pixels of each column are kept while the window goes down: a row comes in, a row goes out.
+
+    Args:
+        t: float64 (H, W) in [0, 1], at least `WINDOW` high and wide.
+        p: The same.
+
+    Returns:
+        float64 (H - 6, W - 6) in [-1, 1].
     """
     height, width = t.shape
     n = WINDOW * WINDOW
