@@ -66,11 +66,11 @@ Times are of one thread of the machine named above, at 224 pixels a side.
 - *Keeping the noise field of an image* for its other severities would take 600 kB an image; drawing it is all but what
   noise costs, 1.2 ms.
 - *Galleries compressed*: two thirds of the space, and as much time as scoring a hundred images: not done.
-- *Winograd's filtering* lets the wide 3 × 3 convolutions of a network multiply less, in the other engines; for fewer than
-  256 channels, cutting the tiles costs what the products save. Eager torch stays as it is: all is held against it.
-- *Leaving out what dilated convolutions find in the padding* (DeepLabV3's on a map of 28 × 28): all three libraries leave
-  it out already. *onnxruntime's lower levels of optimisation* are two fifths slower, *openvino's latency hint* is no
-  difference.
+- *Winograd's filtering* lets the wide 3 × 3 convolutions of a network multiply less, in the other engines; for fewer
+  than 256 channels, cutting the tiles costs what the products save. Eager torch stays as it is: all is held against it.
+- *Leaving out what dilated convolutions find in the padding* (DeepLabV3's on a map of 28 × 28): all three libraries
+  leave it out already. *Lower levels of optimisation* of onnxruntime are two fifths slower, the *latency hint* of
+  openvino is no difference.
 - *Larger batches*: at 224 pixels batches of 16 cost a fifth more an image than batches of 4 or 5; at 64 pixels batches
   of 4 cost a third more than of 16. So the batch follows from the size.
 - *Worker processes for loading*: with what is decoded kept on disk, one thread that prepares the next batch is enough.
