@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from flbench.errors import UsageError
 from flbench.scoring import resampling
-from flbench.scoring.comparison import gamma, mean_over, paired_difference, tie_groups
+from flbench.scoring.comparison import gammas, mean_over, paired_difference, tie_groups
 from flbench.scoring.statistics import summarise
 
 METRICS = ("acc", "coss", "psnr", "ssim", "mae", "auroc")
@@ -454,7 +454,7 @@ def degraded(rows: pd.DataFrame, factor: float) -> pd.DataFrame:
 @settings(max_examples=30, deadline=None)
 def test_gamma_of_a_condition_that_changes_nothing_is_exactly_100(seed: int, metric: str) -> None:
     rows = table(8, seed=seed)
-    found = gamma(rows.assign(condition="blur-1"), rows, metric, resamples=50)
+    found = gammas(rows.assign(condition="blur-1"), rows, [metric], resamples=50)[metric]
     assert (found.value, found.low, found.high) == (100.0, 100.0, 100.0)
 
 
@@ -462,13 +462,13 @@ def test_gamma_is_the_share_that_is_left_and_its_interval_that_of_a_loop() -> No
     clean = table(9, seed=3)
     noise = np.random.default_rng(0).uniform(0.5, 0.7, len(clean))
     worse = clean.assign(condition="jpeg-10", coss=clean["coss"] * noise)
-    found = gamma(worse, clean, "coss", resamples=200, seed=5)
+    found = gammas(worse, clean, ["coss"], resamples=200, seed=5)["coss"]
     assert found.value == pytest.approx(100 * worse["coss"].mean() / clean["coss"].mean())
     both = clean.assign(left=worse["coss"])
     shares = by_loop(both, lambda drawn: 100 * drawn["left"].mean() / drawn["coss"].mean(), 200, 5)
     assert (found.low, found.high) == pytest.approx(tuple(np.percentile(shares, (2.5, 97.5))))
     # A condition that takes the same share from every image leaves no doubt: pairing is what shows it.
-    certain = gamma(degraded(clean, 0.5), clean, "coss")
+    certain = gammas(degraded(clean, 0.5), clean, ["coss"])["coss"]
     assert (certain.low, certain.high) == pytest.approx((50, 50))
 
 
@@ -476,12 +476,12 @@ def test_gamma_of_auroc_compares_the_pooled_values() -> None:
     clean = table(10, seed=1)
     worse = clean.assign(condition="noise-0.05", score=1 - clean["score"])
     area = roc_auc_score(clean["label"] == "fake", clean["score"])
-    assert gamma(worse, clean, "auroc", resamples=20).value == pytest.approx(100 * (1 - area) / area)
+    assert gammas(worse, clean, ["auroc"], resamples=20)["auroc"].value == pytest.approx(100 * (1 - area) / area)
 
 
 def test_gamma_is_undefined_where_nothing_was_there_to_lose() -> None:
     rows = degraded(table(), 0.5)
-    found = gamma(rows, rows.assign(condition="clean", coss=0.0), "coss")
+    found = gammas(rows, rows.assign(condition="clean", coss=0.0), ["coss"])["coss"]
     assert (found.value, found.low, found.high) == (None, None, None)
     assert found.undefined == (rows["label"] == "fake").sum()
 
@@ -491,6 +491,6 @@ def test_gamma_leaves_out_an_image_that_has_no_value_on_one_side() -> None:
     fake = clean.index[clean["label"] == "fake"][0]
     worse = degraded(clean, 0.5)
     worse.loc[fake, "coss"] = math.nan
-    found = gamma(worse, clean, "coss", resamples=20)
+    found = gammas(worse, clean, ["coss"], resamples=20)["coss"]
     assert found.value == pytest.approx(50)
     assert (found.n, found.undefined) == ((clean["label"] == "fake").sum() - 1, 1)

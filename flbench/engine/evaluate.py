@@ -29,7 +29,7 @@ from flbench.locator import Locator
 from flbench.protocol import Protocol, TestSlice, fingerprint
 from flbench.record import DatasetInfo, MethodInfo, ProtocolInfo, Record, Result, Status
 from flbench.registry import MethodChoice, load_method
-from flbench.scoring.comparison import gamma
+from flbench.scoring.comparison import gammas
 from flbench.scoring.statistics import summarise
 from flbench.study import GALLERY, LOG, RECORD, SCORES, Study, write_scores
 
@@ -261,7 +261,7 @@ def _result(test: TestSlice, condition: str, shard: Shard, clean: Shard, protoco
         fakes=int((scores["label"] == "fake").sum()),
         reals=int((scores["label"] == "real").sum()),
         metrics=summarise(scores, metrics),
-        gamma={metric: gamma(scores, clean.scores, metric) for metric in metrics} if degraded else {},
+        gamma=gammas(scores, clean.scores, metrics) if degraded else {},
         conventions=dict(shard.conventions),
     )
 

@@ -16,6 +16,7 @@ import pandas as pd
 from flbench.record import Value
 from flbench.scoring.resampling import (
     RESAMPLES,
+    Ints,
     Statistic,
     bootstrap,
     check_known,
@@ -128,10 +129,10 @@ def mean_over(scores: pd.DataFrame, metric: str, *, resamples: int = RESAMPLES, 
     return Difference(float(np.mean(values)), *interval_of(np.mean(drawn, axis=0), fewest), n)
 
 
-def gamma(
-    degraded: pd.DataFrame, clean: pd.DataFrame, metric: str, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Value:
-    """Return γ, the percentage of the clean value that is left under a condition (FakeLocator, Fig. 10).
+def gammas(
+    degraded: pd.DataFrame, clean: pd.DataFrame, metrics: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Value]:
+    """Return γ of each metric, the percentage of the clean value left under a condition (FakeLocator, Fig. 10).
 
     It is taken over the images that have a value in both tables, and its interval from resamples of people that both
     share. Failed images count as in `summarise`. γ is undefined where the clean value is zero; a resample in which it
@@ -140,7 +141,7 @@ def gamma(
     Args:
         degraded: One row per image of one slice under one condition.
         clean: The same images without a degradation.
-        metric: A name that `summarise` knows.
+        metrics: Names that `summarise` knows.
         resamples: Number of bootstrap resamples.
         seed: Seed of the resamples.
 
@@ -148,10 +149,17 @@ def gamma(
         UsageError: An unknown metric.
         ValueError: A sample twice, or with another label or identity.
     """
-    check_known([metric])
-    first, second = matched(degraded.assign(condition=""), clean.assign(condition=""))
-    people, codes = people_of(first)
-    columns = column_of(first, metric), column_of(second, metric)
+    check_known(metrics)
+    tables = matched(degraded.assign(condition=""), clean.assign(condition=""))
+    persons = people_of(tables[0])
+    return {metric: _gamma(tables, persons, metric, resamples, seed) for metric in metrics}
+
+
+def _gamma(
+    tables: tuple[pd.DataFrame, pd.DataFrame], persons: tuple[int, Ints], metric: str, resamples: int, seed: int
+) -> Value:
+    people, codes = persons
+    columns = column_of(tables[0], metric), column_of(tables[1], metric)
     both = columns[0].counts & columns[1].counts
     pair = [statistic_of(replace(column, applies=both), codes, people) for column in columns]
     left, whole = (statistic.plain(people) for statistic in pair)
