@@ -27,7 +27,6 @@ def list_(what: str, study: Path, data: str, as_json: bool) -> None:
     A cell is stale if its data set, where that is at hand, has another fingerprint now than when it was measured.
     """
     from flbench.registry import dataset_makers, find_protocol, load_maker, methods, protocols
-    from flbench.study import Study
 
     document: dict[str, Any] = {}
     if what in ("all", "methods"):
@@ -38,6 +37,7 @@ def list_(what: str, study: Path, data: str, as_json: bool) -> None:
         document["data"] = [{"name": name, "profiles": list(load_maker(name).PROFILES)} for name in dataset_makers()]
     if what == "cells":
         from flbench import stale
+        from flbench.study import Study
 
         records = Study(study).records()
         document["cells"] = stale.cells(records, stale.states(Study(study), records, data))
@@ -57,7 +57,6 @@ def show(name: str, study: Path, as_json: bool) -> None:
     A method, METHOD or METHOD:VARIANT, is built and looks at a few made images, to say what it costs on this machine.
     """
     from flbench.registry import dataset_makers, find_protocol, load_maker, methods, protocols
-    from flbench.stale import STALE, states, why_stale
     from flbench.study import Study
 
     base = name.partition(":")[0]
@@ -81,6 +80,8 @@ def show(name: str, study: Path, as_json: bool) -> None:
         if record is None:
             known = [*methods(), *protocols(), *dataset_makers(), *Study(study).cells()]
             raise UsageError(f"nothing is called {name!r}", hint=suggest(name, known))
+        from flbench.stale import STALE, states, why_stale
+
         why = why_stale(record, states(Study(study), [record]))
         if as_json:
             console.json_out(record.model_dump(mode="json", by_alias=True) | ({STALE: why} if why else {}))

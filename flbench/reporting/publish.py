@@ -19,7 +19,7 @@ import json
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -112,19 +112,15 @@ def publish(study_records: Iterable[tuple[Record, Path]], protocols: Mapping[str
         if protocol is not None and protocol.fingerprint == record.protocol.fingerprint:
             text = json.dumps(protocol.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
             written += _changed(target.parent / PROTOCOL, text)
-    texts: dict[str, str] = {}
-    listed: list[Listed] = []
     drawn: set[Path] = set()
-    for page in _pages(into, protocols):
-        said = page.texts()
-        for path, text in said.items():
-            written += _changed(into / path, text)
-        written += draw_plots(page.figures, into / page.home, page.stem)
-        drawn |= set(page.plots(into))
-        texts |= said
-        listed.append(page.listed())
-        del page  # with its scores, before those of the next one are read
-    texts[INDEX] = index(listed)
+
+    def write(page: _Page, texts: Mapping[str, str]) -> None:
+        for path, text in texts.items():
+            written.extend(_changed(into / path, text))
+        written.extend(draw_plots(page.figures, into / page.home, page.stem))
+        drawn.update(page.plots(into))
+
+    texts = _rendered(into, protocols, write)
     written += _changed(into / INDEX, texts[INDEX])
     for old in _left_over(into, texts, drawn):
         old.unlink()
@@ -139,15 +135,12 @@ def stale(into: Path, protocols: Mapping[str, Protocol]) -> list[Path]:
     Raises:
         DataError: As `render`.
     """
-    texts: dict[str, str] = {}
-    listed: list[Listed] = []
     plots: dict[Path, bool] = {}
-    for page in _pages(into, protocols):
-        texts |= page.texts()
-        plots |= {file: is_drawn(file, plot) for file, plot in page.plots(into).items()}
-        listed.append(page.listed())
-        del page  # with its scores, before those of the next one are read
-    texts[INDEX] = index(listed)
+
+    def look(page: _Page, texts: Mapping[str, str]) -> None:
+        plots.update({file: is_drawn(file, plot) for file, plot in page.plots(into).items()})
+
+    texts = _rendered(into, protocols, look)
     wrong = [into / path for path, text in texts.items() if not _says(into / path, text)]
     wrong += [file for file, drawn in plots.items() if not drawn]
     return sorted([*wrong, *_left_over(into, texts, plots)])
@@ -166,14 +159,23 @@ def render(into: Path, protocols: Mapping[str, Protocol]) -> dict[str, str]:
     Raises:
         DataError: A record or its scores are damaged.
     """
+    return dict(sorted(_rendered(into, protocols, lambda page, texts: None).items()))
+
+
+def _rendered(
+    into: Path, protocols: Mapping[str, Protocol], see: Callable[[_Page, Mapping[str, str]], None]
+) -> dict[str, str]:
+    """Return every text by its path, the index too, after each page was shown with its texts to `see`."""
     texts: dict[str, str] = {}
     listed: list[Listed] = []
     for page in _pages(into, protocols):
-        texts |= page.texts()
+        said = page.texts()
+        see(page, said)
+        texts |= said
         listed.append(page.listed())
         del page  # with its scores, before those of the next one are read
     texts[INDEX] = index(listed)
-    return dict(sorted(texts.items()))
+    return texts
 
 
 def _pages(into: Path, protocols: Mapping[str, Protocol]) -> Iterator[_Page]:
