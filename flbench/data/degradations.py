@@ -20,6 +20,7 @@ from PIL import Image
 
 from flbench.compiled import compiled
 from flbench.condition import Condition, Step
+from flbench.data.normals import normals
 
 Pixels = NDArray[np.uint8]
 
@@ -168,7 +169,7 @@ def _blurred(image: Pixels, taps: NDArray[np.float64], rows: NDArray[np.int64], 
 def noise(image: Pixels, variance: float, seed: int) -> Pixels:
     """Add Gaussian noise, independent in every pixel and channel, then clip and round to the nearest.
 
-    The noise is a field of unit variance (float32 normals of numpy's PCG64), scaled: the same field for every variance.
+    The noise is a field of unit variance, float32 `normals`, scaled: the same field for every variance.
 
     Args:
         image: uint8 (H, W, 3).
@@ -178,7 +179,7 @@ def noise(image: Pixels, variance: float, seed: int) -> Pixels:
     Returns:
         uint8 (H, W, 3).
     """
-    field = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
+    field = normals(seed, image.size).reshape(image.shape)
     return _added(np.ascontiguousarray(image), np.float32(255 * math.sqrt(variance)), field)
 
 
