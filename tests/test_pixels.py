@@ -57,6 +57,17 @@ def test_agrees_with_scikit(kind: str, binarised: float) -> None:
             assert got[name][i] == pytest.approx(value, abs=1e-9), name
 
 
+@pytest.mark.parametrize("kind", ["smooth", "ties", "bytes", "two", "saturated"])
+def test_metrics_are_those_of_the_ranking_to_the_bit(kind: str) -> None:
+    truth, prediction = some_maps(5, kind)
+    got = pixel_metrics(truth, prediction)
+    for i in range(len(truth)):
+        (ranking,) = rank(pixels_of(truth[i], prediction[i], None, (0.1,)), 1)
+        column = ranking.column(0.5)
+        expected = ranking.f1_at(column), ranking.iou_at(column), ranking.auroc(), ranking.average_precision()
+        assert tuple(values[i] for values in got.values()) == expected
+
+
 def test_values_that_differ_in_the_last_bit_are_told_apart() -> None:
     low = np.float32(0.3)
     prediction = np.array([[[low, np.nextafter(low, np.float32(1)), np.float32(1e-30), 0]]], np.float32)
