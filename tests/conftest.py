@@ -15,8 +15,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; torch reads 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from builders import make_dataset
+from hypothesis import settings
 
 from flbench.data.dataset import Dataset
+
+settings.register_profile("flbench", deadline=None)  # the first example may wait for a compiler
+settings.load_profile("flbench")
 
 
 @pytest.fixture(scope="session", autouse=True)

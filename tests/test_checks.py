@@ -177,7 +177,7 @@ class TestDiffers:
         assert "score differs" in differs(self.one, Prediction(self.one.fakeness, torch.tensor([0.1, 0.3])))
         assert "has none" in differs(self.one, Prediction(self.one.fakeness))
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(flips=st.integers(0, 20))
     def test_few_pixels_may_flip_at_a_threshold(self, flips: int) -> None:
         left = torch.zeros(1, 100, 100)

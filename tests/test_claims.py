@@ -236,7 +236,7 @@ def test_margins_agree_with_a_plain_loop_over_people(metric: str, sides: str) ->
         assert found.right == pytest.approx(np.mean([NUMBERS[metric](part) for part in right]))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 99), st.sampled_from(sorted(NUMBERS)))
 def test_on_the_same_images_a_margin_is_the_paired_difference(seed: int, metric: str) -> None:
     a, b = table(range(8), seed=seed, lift=0.05), table(range(8), seed=seed + 1)

@@ -65,7 +65,7 @@ def csv_dataset(folder: Path, text: str | bytes) -> Path:
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=12)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(names=st.lists(words, min_size=1, max_size=6, unique=True), title=st.text(st.characters(codec="utf-8")))
 def test_what_was_written_is_read(names: list[str], title: str) -> None:
     manifest = pd.DataFrame([photo(str(n), sample_id=name, identity=name) for n, name in enumerate(names)])
@@ -365,7 +365,7 @@ def test_with_enough_people_without_fakes_every_fake_is_learnt_from(tmp_path: Pa
     assert set(chosen.fakes["identity"]) == {f"p{number}" for number in range(0, 21, 3)}
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(order=st.permutations(list(range(24))), split=st.sampled_from(SPLITS))
 def test_selections_do_not_depend_on_the_order_of_rows(order: list[int], split: str) -> None:
     rows = table(24)[lambda t: t["attribute"] != "smile"].reset_index(drop=True)
@@ -469,7 +469,7 @@ def before_databases_counted(
 
 
 @pytest.mark.parametrize("database", ["", "celeba"])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data(), split=st.sampled_from(SPLITS))
 def test_with_one_database_selections_are_what_they_were(database: str, data: st.DataObject, split: str) -> None:
     rows = data.draw(manifests((database,)))
@@ -485,7 +485,7 @@ def test_with_one_database_selections_are_what_they_were(database: str, data: st
     assert lacks_other(dataset, FIT)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=manifests(), split=st.sampled_from(["train", "valid"]), people=st.sampled_from(["disjoint", "paired"]))
 def test_photos_of_a_fit_are_of_the_databases_of_its_fakes(rows: pd.DataFrame, split: str, people: str) -> None:
     fit = FIT.model_copy(update={"people": people})
@@ -506,7 +506,7 @@ def test_photos_of_a_fit_are_of_the_databases_of_its_fakes(rows: pd.DataFrame, s
         assert names(alone.fakes) == names(chosen.fakes[chosen.fakes["database"] == database])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=manifests(), reals=st.sampled_from(["balanced", "all"]))
 def test_photos_of_a_test_are_of_the_databases_of_its_fakes(rows: pd.DataFrame, reals: str) -> None:
     chosen = select_test(in_memory(rows), TestSlice(name="t", fit="f", categories=("stgan/smile",)), reals)
@@ -522,7 +522,7 @@ def test_photos_of_a_test_are_of_the_databases_of_its_fakes(rows: pd.DataFrame, 
         assert all(row["identity"] in edited for row in left), "people without fakes come first"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=manifests(), reals=st.sampled_from(["balanced", "all"]))
 def test_other_photos_are_every_one_of_databases_that_the_fit_did_not_learn_from(
     rows: pd.DataFrame, reals: str
@@ -537,7 +537,7 @@ def test_other_photos_are_every_one_of_databases_that_the_fit_did_not_learn_from
     assert lacks_other(dataset, FIT) == (not expected)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows=manifests(), most=st.integers(1, 6), split=st.sampled_from(SPLITS), data=st.data())
 def test_no_selection_depends_on_the_order_of_rows(
     rows: pd.DataFrame, most: int, split: str, data: st.DataObject
@@ -554,7 +554,7 @@ def test_no_selection_depends_on_the_order_of_rows(
         pd.testing.assert_frame_equal(one.reals, two.reals)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=manifests(), most=st.integers(1, 6), people=st.sampled_from(["disjoint", "paired"]))
 def test_every_category_gives_as_many_fakes_as_the_rarest(rows: pd.DataFrame, most: int, people: str) -> None:
     dataset = in_memory(rows)

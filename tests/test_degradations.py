@@ -203,7 +203,7 @@ def places(height: int, width: int) -> np.ndarray:
     return np.arange(height * width, dtype=np.float32).reshape(height, width)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(size=sizes, key=keys)
 def test_disorganization_permutes_pixels_and_is_never_the_identity(size: tuple[int, int], key: str) -> None:
     before = places(*size)
@@ -215,7 +215,7 @@ def test_disorganization_permutes_pixels_and_is_never_the_identity(size: tuple[i
     np.testing.assert_array_equal(after[:, width:], before[:, width:])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(size=sizes, key=keys)
 def test_disorganization_is_one_permutation_of_image_photo_truth_and_region(size: tuple[int, int], key: str) -> None:
     before = places(*size)
@@ -247,13 +247,13 @@ def test_every_permutation_but_the_identity_occurs_about_equally_often() -> None
     assert stats.chisquare(list(counts.values())).pvalue > 1e-4
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(key=keys, half=st.integers(1, 9))
 def test_the_permutation_depends_on_the_key_alone(key: str, half: int) -> None:
     assert quadrants_after(key, 2 * half) == quadrants_after(key)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(image=images, key=keys)
 def test_equation_4_follows_the_disorganized_pair(image: np.ndarray, key: str) -> None:
     photo = image[::-1].copy()
@@ -268,7 +268,7 @@ def test_disorganize_by_hand() -> None:
     np.testing.assert_array_equal(disorganize(array, (3, 2, 0, 1)), expected)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(image=images, key=keys, name=st.sampled_from(["clean", "blur-1", "noise-0", "lowres-1", "noise-0+blur-1"]))
 def test_identity_severities_change_nothing(image: np.ndarray, key: str, name: str) -> None:
     assert parse_condition(name).is_identity
@@ -287,7 +287,7 @@ def test_identity_severities_change_nothing_by_computation_either(step: str) -> 
     np.testing.assert_array_equal(by_kind[step](), image)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(image=images, key=keys, order=st.permutations(EVERY), length=st.integers(1, 5))
 def test_a_chain_is_its_steps_one_by_one(image: np.ndarray, key: str, order: list[str], length: int) -> None:
     rng = np.random.default_rng(len(image))
@@ -306,7 +306,7 @@ def test_the_order_of_a_chain_matters(one: str, other: str) -> None:
     assert not np.array_equal(pixels(f"{one}+{other}", image), pixels(f"{other}+{one}", image))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(image=images, key=keys, name=st.sampled_from([*EVERY, "+".join(EVERY), "clean"]), fake=st.booleans())
 def test_shapes_and_types_are_kept_and_nothing_given_is_written_to(
     image: np.ndarray, key: str, name: str, fake: bool

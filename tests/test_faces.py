@@ -182,7 +182,7 @@ def test_an_unknown_scenery_is_refused():
         sample_identity(0, "moon")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from(ATTRIBUTES), st.booleans()), max_size=12))
 def test_no_sequence_of_changes_breaks_an_exclusion(changes):
     look = Attributes()
@@ -193,7 +193,7 @@ def test_no_sequence_of_changes_breaks_an_exclusion(changes):
         assert not (look.bald and look.bangs)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**40))
 def test_sampled_attributes_respect_the_exclusions(seed):
     look = sample_identity(seed).attributes

@@ -27,7 +27,7 @@ images = arrays(np.uint8, (5, 4, 3))
 regions = arrays(np.bool_, (24, 20))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(real=images, fake=images)
 def test_fakeness_is_equation_4(real: np.ndarray, fake: np.ndarray) -> None:
     red, green, blue = np.moveaxis(np.abs(real.astype(np.float64) - fake.astype(np.float64)), 2, 0)
@@ -37,7 +37,7 @@ def test_fakeness_is_equation_4(real: np.ndarray, fake: np.ndarray) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(real=images, fake=images)
 def test_fakeness_is_symmetric_bounded_and_zero_only_where_pixels_are_equal(real: np.ndarray, fake: np.ndarray) -> None:
     found = fakeness_map(real, fake)
@@ -86,7 +86,7 @@ def test_the_classes_of_an_attribute(attribute: str, names: set[str]) -> None:
     np.testing.assert_array_equal(region_of(attribute.upper(), EVERY_CLASS), region_of(attribute, EVERY_CLASS))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     photo=arrays(np.uint8, (6, 7), elements=st.integers(0, 18)),
     fake=arrays(np.uint8, (6, 7), elements=st.integers(0, 18)),
@@ -143,7 +143,7 @@ def test_unknown_classes_are_no_region() -> None:
     assert not region_of("smile", np.full((3, 3), 255, np.uint8)).any()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     fakeness=arrays(np.float32, (9, 8), elements=st.sampled_from([0, 0.05, 0.0999, 0.1, 0.2, 1])),
     grow=st.integers(0, 3),
@@ -155,7 +155,7 @@ def test_the_difference_region_by_a_loop(fakeness: np.ndarray, grow: int) -> Non
     np.testing.assert_array_equal(difference_region(fakeness, dilate=grow), expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(region=regions, other=regions)
 def test_attention_is_one_inside_bounded_and_grows_with_the_region(region: np.ndarray, other: np.ndarray) -> None:
     attention = face_attention(region)

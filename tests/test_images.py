@@ -220,7 +220,7 @@ def test_pixels_without_an_eight_bit_meaning_are_refused(tmp_path: Path, mode: s
     assert f"mode {mode}" in refused(saved(tmp_path, Image.new(mode, (3, 3), 7), "x.tif"))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(data=st.data(), kind=st.sampled_from(["PNG", "JPEG", "WEBP", "BMP", "TIFF"]))
 def test_damaged_bytes_give_an_image_or_a_data_error(data: st.DataObject, kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -274,7 +274,7 @@ def test_resize_does_not_alias() -> None:
     assert np.abs(resize(board, 16).astype(int) - 127).max() <= 2
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(value=st.integers(0, 255), height=st.integers(1, 40), width=st.integers(1, 40), size=st.integers(1, 40))
 def test_a_constant_image_stays_constant(value: int, height: int, width: int, size: int) -> None:
     image = resize(np.full((height, width, 3), value, np.uint8), size)
@@ -282,7 +282,7 @@ def test_a_constant_image_stays_constant(value: int, height: int, width: int, si
     assert set(image.ravel()) == {value}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 99), size=st.integers(1, 50))
 def test_resized_classes_are_classes_that_were_there(seed: int, size: int) -> None:
     classes = np.random.default_rng(seed).choice([0, 1, 13, 18], (12, 17)).astype(np.uint8)

@@ -192,7 +192,7 @@ class TestMeanMap:
 
 
 class TestSizes:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(
         height=st.integers(1, 70),
         width=st.integers(1, 70),
@@ -210,7 +210,7 @@ class TestSizes:
             assert side == smallest
         assert torch.equal(padded[..., -1, -1], images[..., -1, -1])
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(side=st.integers(1, 40), height=st.integers(1, 40), width=st.integers(1, 40))
     def test_resizing_stays_in_range_and_keeps_constants(self, side: int, height: int, width: int) -> None:
         maps = torch.rand(2, side, side)

@@ -168,7 +168,7 @@ def test_refuses_other_shapes() -> None:
         map_metrics(maps[:, :, :0], maps[:, :, :0])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pairs)
 def test_bounds_and_symmetry(maps: tuple[np.ndarray, np.ndarray]) -> None:
     truth, prediction = maps
@@ -184,7 +184,7 @@ def test_bounds_and_symmetry(maps: tuple[np.ndarray, np.ndarray]) -> None:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(pairs, st.randoms(use_true_random=False))
 def test_joint_permutation_of_pixels_changes_nothing_but_ssim(maps: tuple[np.ndarray, np.ndarray], random) -> None:
     truth, prediction = maps
@@ -210,7 +210,7 @@ def test_value_does_not_depend_on_the_batch_to_the_bit(shape: tuple[int, int, in
     np.testing.assert_array_equal(top_score(prediction)[-1], top_score(prediction[-1:])[0])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=40))
 def test_auroc_agrees_with_scikit_learn_with_ties(rows: list[tuple[int, bool]]) -> None:
     scores = np.array([score / 7 for score, _ in rows])

@@ -125,7 +125,7 @@ class TestRefused:
             write_method(name)
         assert list(checkout.rglob("*.py")) == []
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(name=st.text(max_size=12))
     def test_a_suggestion_can_be_a_name(self, name: str) -> None:
         try:

@@ -268,7 +268,7 @@ def test_what_is_said_of_an_image_does_not_depend_on_the_others(study: Study, im
     assert (tmp_path / "one" / alone.map).read_bytes() == (tmp_path / "all" / same.map).read_bytes()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(side=st.integers(1, 20), height=st.integers(1, 40), width=st.integers(1, 40), level=st.floats(0, 1, width=32))
 def test_a_map_brought_to_another_size_stays_in_its_range(side: int, height: int, width: int, level: float) -> None:
     flat = enlarged(np.full((side, side), level, np.float32), (height, width))

@@ -42,7 +42,7 @@ from flbench.scoring.metrics import WORST, map_metrics
 from flbench.scoring.pixels import pixel_metrics
 from flbench.study import read_scores
 
-MANY = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DATASET = 'name = "a"\nversion = "1"\ntitle = "t"\nlicence = "l"\nsize = 32\n'
 
 

@@ -166,7 +166,7 @@ def test_an_image_without_an_identity_is_a_person_of_its_own() -> None:
     assert summarise(rows.assign(identity=None), METRICS) == by_sample
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 2**31))
 def test_order_of_rows_does_not_matter_to_the_bit(seed: int) -> None:
     rows = table(8)
@@ -226,7 +226,7 @@ def test_failed_images_cost_the_worst_and_are_counted() -> None:
     assert got["auroc"].value == pytest.approx(roc_auc_score(rows["label"] == "fake", pessimist))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.sets(st.integers(0, 200), min_size=1, max_size=10))
 def test_failing_never_pays(seed: int, picks: set[int]) -> None:
     rows = table(6, seed=seed)
@@ -451,7 +451,7 @@ def degraded(rows: pd.DataFrame, factor: float) -> pd.DataFrame:
 
 
 @given(st.integers(0, 10_000), st.sampled_from([*METRICS, "tpr", "tnr", "false_alarm"]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_gamma_of_a_condition_that_changes_nothing_is_exactly_100(seed: int, metric: str) -> None:
     rows = table(8, seed=seed)
     found = gammas(rows.assign(condition="blur-1"), rows, [metric], resamples=50)[metric]

@@ -98,7 +98,7 @@ class TestContract:
 
 
 class TestFilters:
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(
         height=st.integers(1, 20),
         width=st.integers(1, 20),

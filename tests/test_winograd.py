@@ -29,7 +29,7 @@ from flbench.methods.fakelocator import FakeLocator
     outputs=st.sampled_from(list(POINTS)),
     early=st.booleans(),
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_it_is_the_convolution_it_stands_for(
     size: tuple[int, int],
     padding: tuple[int, int],

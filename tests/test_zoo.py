@@ -245,7 +245,7 @@ class TestBlending:
         masks = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
         assert face_xray.boundary(masks).tolist() == [0, 0.75, 1, 0.75, 0]
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(value=st.floats(0, 1))
     def test_boundary_knows_no_inside(self, value: float) -> None:
         inside, outside = (face_xray.boundary(torch.tensor(v, dtype=torch.float64)) for v in (value, 1 - value))
