@@ -16,6 +16,7 @@ from flbench.data.batches import Frames
 from flbench.data.dataset import Dataset, read_dataset
 from flbench.engine.evaluate import run_cell
 from flbench.engine.fit import weights_digest
+from flbench.engine.inference import FULL
 from flbench.engine.plan import Request, make_plan
 from flbench.engine.runtime import Events, Runtime
 from flbench.errors import UsageError
@@ -31,6 +32,15 @@ Maps = Callable[[Tensor], Any]
 
 ORIGIN = "given from Python"
 """What a record says in place of the distribution that brought the method."""
+
+
+_SETTINGS = (
+    (torch.backends.cudnn, "benchmark"),
+    (torch.backends.cudnn, "allow_tf32"),
+    (torch.backends.cuda.matmul, "allow_tf32"),
+    (torch.utils.deterministic, "fill_uninitialized_memory"),
+)
+"""What a run sets in torch, beside threads and determinism."""
 
 
 class GivenLocator(Locator):
@@ -85,6 +95,8 @@ def evaluate(
     request: Request | None = None,
     device: str = "auto",
     threads: int | None = None,
+    precision: str = FULL,
+    batch: int | None = None,
     progress: Progress | None = None,
 ) -> Record:
     """Test a locator on a protocol as it is, in this process; nothing is fitted.
@@ -101,6 +113,8 @@ def evaluate(
         request: Conditions, mapping and so on, as for a run.
         device: "auto", "cpu", "cuda"...
         threads: CPU threads; None: as many as torch uses now.
+        precision: In which networks predict: "float32", on GPUs also "tf32", "bfloat16" or "float16".
+        batch: Images predicted together; None: found from the device and their size.
         progress: Called with stage, done and total.
 
     Returns:
@@ -117,7 +131,8 @@ def evaluate(
     choice = _choice(made, name or _name_of(locator))
     (cell,) = make_plan(source, [(asked, [choice])], [0], request or Request()).cells
     frames = Frames(source, size=int(cell.protocol.size), region=cell.region, on_disk=True)
-    with _stored(study) as store, _undone(made, device, threads) as runtime, store.lock(cell.id):
+    with _stored(study) as store, _undone(made), store.lock(cell.id):
+        runtime = Runtime.set_up(device, threads or torch.get_num_threads(), precision=precision, batch=batch)
         folder = store.cell_folder(cell.id)
         (folder / RECORD).unlink(missing_ok=True)
         shutil.rmtree(folder / PARTIAL, ignore_errors=True)
@@ -172,22 +187,23 @@ def _stored(study: Study | Path | str | None) -> Iterator[Study]:
 
 
 @contextmanager
-def _undone(locator: Locator, device: str, threads: int | None) -> Iterator[Runtime]:
-    """Set torch and the module up for a run, and put back what the caller had."""
-    before = torch.get_num_threads(), torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
+def _undone(locator: Locator) -> Iterator[None]:
+    """Let the module predict, and put back what the caller had of it and of torch."""
+    threads, debug = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    settings = [(owner, name, getattr(owner, name)) for owner, name in _SETTINGS]
     module = locator.function if isinstance(locator, GivenLocator) and isinstance(locator.function, nn.Module) else None
     training = [part for part in module.modules() if part.training] if module is not None else []
     try:
-        runtime = Runtime.set_up(device, threads or before[0])
         if module is not None:
             module.eval()
-        yield runtime
+        yield
     finally:
         for part in training:
             part.training = True
-        torch.set_num_threads(before[0])
-        torch.set_deterministic_debug_mode(before[1])
-        torch.backends.cudnn.benchmark = before[2]
+        torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode(debug)
+        for owner, name, value in settings:
+            setattr(owner, name, value)
 
 
 def _sender(progress: Progress | None) -> Callable[[dict[str, Any]], None]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from flbench.data import batches
-from flbench.data.batches import Frames, Sampler, to_tensor
+from flbench.data.batches import Frames, Sampler, on_device, to_tensor
 from flbench.data.dataset import Dataset, Selection, read_dataset, write_dataset
 from flbench.data.images import read_image, read_parsing
 from flbench.errors import DataError
@@ -89,7 +89,8 @@ def test_a_batch_mirrors_image_truth_and_attention_together(boxes: Dataset) -> N
 
 def test_to_tensor_is_the_image_over_255() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(to_tensor(images, CPU).numpy(), images.transpose(0, 3, 1, 2).astype(np.float32) / 255)
+    found = to_tensor(on_device(list(images), CPU)).numpy()
+    np.testing.assert_array_equal(found, images.transpose(0, 3, 1, 2).astype(np.float32) / 255)
 
 
 def test_memory_is_bounded_by_the_cache(boxes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +110,7 @@ def selection(fakes: int, reals: int) -> Selection:
     return Selection(names(fakes, "f"), names(reals, "r"))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 9), st.integers(0, 99))
 def test_every_round_sees_every_sample_once_and_half_are_fakes(fakes: int, reals: int, batch: int, seed: int) -> None:
     sampler = Sampler(selection(fakes, reals), batch=batch, seed=seed)

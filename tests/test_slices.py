@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from builders import make_dataset
 from skimage.metrics import structural_similarity
 from sklearn.metrics import f1_score
 from torch import Tensor
@@ -201,3 +203,19 @@ def test_the_gallery_shows_first_best_and_worst(boxes: Dataset, tmp_path: Path) 
         assert sorted(values[gallery["cases"] == case]) == sorted(expected)
     assert set(gallery["conditions"]) == {"clean"}
     assert len(gallery["real"]) == len(gallery["prediction"]) == len(gallery["cases"])
+
+
+def test_threads_beside_a_network_change_no_score(
+    boxes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = make_dataset(tmp_path / "data")
+    (damaged.folder / damaged.manifest.set_index("sample_id")["image"]["p004-blond_hair"]).write_bytes(b"no image")
+    alone = run(damaged, tmp_path / "alone", cell_of(damaged, "degradations"))
+    monkeypatch.setattr(Runtime, "beside", 3)
+    monkeypatch.setattr(Runtime, "batch_at", lambda self, size: 3)
+    shared = run(damaged, tmp_path / "shared", cell_of(damaged, "degradations"))
+    pd.testing.assert_frame_equal(
+        Study(tmp_path / "shared").scores(shared.cell), Study(tmp_path / "alone").scores(alone.cell)
+    )
+    assert shared.results == alone.results
+    assert (Study(tmp_path / "shared").scores(shared.cell)["status"] == "unreadable").any()

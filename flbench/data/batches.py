@@ -247,18 +247,18 @@ class Frames:
 
     def batch(self, samples: Sequence[str], device: torch.device, flips: np.ndarray | None = None) -> Batch:
         """Return a training batch of the given samples, mirrored left to right where `flips` says so."""
-        images = np.stack([self.image(sample) for sample in samples])
-        truth = np.stack([self.truth(sample) for sample in samples])
-        attention = np.stack([self.attention(sample) for sample in samples])
+        mirrored = np.zeros(len(samples), bool) if flips is None else flips
+
+        def together(made: Callable[[str], np.ndarray]) -> Tensor:
+            arrays = map(made, samples)
+            return on_device([a[:, ::-1] if flip else a for a, flip in zip(arrays, mirrored, strict=True)], device)
+
         labels = np.array([self._row(sample)["label"] == "fake" for sample in samples], np.float32)
-        if flips is not None:
-            for array in (images, truth, attention):
-                array[flips] = array[flips, :, ::-1].copy()
         return Batch(
-            to_tensor(images, device),
-            torch.from_numpy(truth).to(device),
+            to_tensor(together(self.image)),
+            together(self.truth),
             torch.from_numpy(labels).to(device),
-            torch.from_numpy(attention).to(device),
+            together(self.attention),
         )
 
 
@@ -267,9 +267,17 @@ def _there(array: np.ndarray | None) -> np.ndarray:
     return array
 
 
-def to_tensor(images: np.ndarray, device: torch.device) -> Tensor:
+def on_device(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """Return arrays of one shape and type as one tensor; a GPU fetches it by itself, while this thread goes on."""
+    shape, kind = (len(arrays), *arrays[0].shape), getattr(torch, arrays[0].dtype.name)
+    joined = torch.empty(shape, dtype=kind, pin_memory=device.type == "cuda")
+    np.stack(arrays, out=joined.numpy())
+    return joined.to(device, non_blocking=True)
+
+
+def to_tensor(images: Tensor) -> Tensor:
     """Return uint8 (B, H, W, 3) images as float32 (B, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).to(torch.float32).div_(255).contiguous()
+    return images.permute(0, 3, 1, 2).to(torch.float32).div_(255).contiguous()
 
 
 class Sampler:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
+from itertools import groupby, product
 from typing import Any
 
 import pandas as pd
@@ -18,11 +20,11 @@ from flbench.engine.fit import weights_digest
 from flbench.engine.gallery import ROWS, SLICES, joined, write_arrays
 from flbench.engine.inference import Inference, in_channels_last, version_of, with_engine
 from flbench.engine.plan import Cell, is_done
-from flbench.engine.predictions import Predictions, Recall, Timer
+from flbench.engine.predictions import Begin, Predictions, Recall, Timer
 from flbench.engine.predictor import Predictor
 from flbench.engine.runtime import Events, Runtime
 from flbench.engine.shards import Shard, Shards
-from flbench.engine.slices import FLAT, Task, evaluate_slice, samples_of
+from flbench.engine.slices import FLAT, Task, evaluate_slices, samples_of
 from flbench.errors import DataError, MethodError
 from flbench.files import make_folder, write_text
 from flbench.locator import Locator
@@ -88,30 +90,30 @@ def _evaluate(
     timer = Timer()
     before = {name: replace(known) for name, known in memory.timers.items()}
     shards = Shards(folder)
+    tests = {test.name: test for test in cell.protocol.test}
     finished: dict[tuple[str, str], Shard] = {}
-    shown = 0
-    for fit, tests in _by_fit(cell.protocol.test):
+
+    @cache
+    def result(test: str, condition: str) -> Result:
+        return _result(tests[test], condition, finished[test, condition], finished[test, CLEAN], cell.protocol)
+
+    left: list[tuple[int, TestSlice, str]] = []
+    for place, (test, condition) in enumerate(_in_order(cell.protocol)):
+        shard = shards.read(test.name, condition)
+        if shard is None:
+            left.append((place, test, condition))
+        else:
+            finished[test.name, condition] = shard
+    for fit, parts in groupby(left, key=lambda part: part[1].fit):
         predict = _recall(cell, fit, fits.get(fit), study, runtime, memory)
-        for test in tests:
-            chosen = select_test(frames.dataset, test, cell.protocol.scoring.reals, cell.protocol.slice(fit))
-            samples = samples_of(chosen)
-            del chosen
-            pa.default_memory_pool().release_unused()  # of many images, choosing them takes more than measuring them
-            for condition in cell.protocol.conditions:
-                shard = shards.read(test.name, condition)
-                if shard is None:
-                    shows, batch = _rows(cell.protocol, shown), runtime.batch_at(frames.size)
-                    task = Task(cell.protocol, test, condition, samples, shows, batch)
-                    shard = evaluate_slice(task, predict, frames, timer, events)
-                    shards.write(test.name, condition, shard)
-                finished[test.name, condition] = shard
-                shown += 1
-    results = tuple(
-        _result(test, condition, finished[test.name, condition], finished[test.name, CLEAN], cell.protocol)
-        for test in cell.protocol.test
-        for condition in cell.protocol.conditions
-    )
-    ordered = [finished[result.test, result.condition] for result in results]
+        tasks = _tasks(cell, list(parts), frames, runtime)
+        for task, shard in evaluate_slices(tasks, predict, frames, timer, events, threads=runtime.beside):
+            shards.write(task.test.name, task.condition, shard)
+            finished[task.test.name, task.condition] = shard
+            if (task.test.name, CLEAN) in finished:
+                result(task.test.name, task.condition)  # now, while a GPU is busy with what comes next
+    results = tuple(result(test, condition) for test, condition in product(tests, cell.protocol.conditions))
+    ordered = [finished[made.test, made.condition] for made in results]
     scores = pd.concat([shard.scores for shard in ordered], ignore_index=True)
     write_scores(folder / SCORES, scores)
     write_arrays(folder / GALLERY, joined([shard.gallery for shard in ordered]))
@@ -129,6 +131,18 @@ def _evaluate(
         timings=_timings(cell, fits, timer, before, memory),
         circumstances=_inference(cell, runtime, memory),
     )
+
+
+def _tasks(cell: Cell, left: Sequence[tuple[int, TestSlice, str]], frames: Frames, runtime: Runtime) -> Iterator[Task]:
+    """Yield what is left of a cell: test slices under conditions, with their place among all."""
+    protocol, batch = cell.protocol, runtime.batch_at(frames.size)
+    for _, parts in groupby(left, key=lambda part: part[1].name):
+        tests = list(parts)
+        test = tests[0][1]
+        samples = samples_of(select_test(frames.dataset, test, protocol.scoring.reals, protocol.slice(test.fit)))
+        pa.default_memory_pool().release_unused()  # of many images, choosing them takes more than measuring them
+        for place, _, condition in tests:
+            yield Task(protocol, test, condition, samples, _rows(protocol, place), batch)
 
 
 def _flags(scores: pd.DataFrame, cell: Cell) -> tuple[str, ...]:
@@ -157,10 +171,10 @@ def _inference(cell: Cell, runtime: Runtime, memory: Predictions) -> dict[str, A
     return said
 
 
-def _by_fit(tests: Sequence[TestSlice]) -> list[tuple[str, list[TestSlice]]]:
-    """Group test slices by the fit they need, so that one locator at a time is in memory."""
-    names = dict.fromkeys(test.fit for test in tests)
-    return [(name, [test for test in tests if test.fit == name]) for name in names]
+def _in_order(protocol: Protocol) -> list[tuple[TestSlice, str]]:
+    """Return test slices under conditions, those of one fit together, so that one locator at a time is in memory."""
+    fits = list(dict.fromkeys(test.fit for test in protocol.test))
+    return list(product(sorted(protocol.test, key=lambda test: fits.index(test.fit)), protocol.conditions))
 
 
 def _rows(protocol: Protocol, slices_before: int) -> int:
@@ -178,14 +192,14 @@ def _recall(
     log = study.cell_folder(cell.id) / LOG
     size = int(cell.protocol.size)
 
-    def ready() -> Predictor:
+    def ready() -> Begin:
         locator = ready_locator(cell.method, document, study, runtime)
         locator = with_engine(locator, cell.method.name, runtime.inference, size=size, threads=runtime.threads)
         if isinstance(locator, Inference):
             memory.engines[key] = locator
-        elif in_channels_last(locator, size, runtime.device):
+        elif in_channels_last(locator, size, runtime.device, runtime.precision):
             memory.channels_last.add(key)
-        return Predictor(locator, cell.method.name, runtime, log, memory.timer(key))
+        return Predictor(locator, cell.method.name, runtime, log, memory.timer(key)).begun
 
     return Recall(ready, key, size, None if cell.method.entry.reference else memory)
 

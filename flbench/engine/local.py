@@ -47,7 +47,7 @@ class Machine:
         device: "auto", "cpu", "cuda"...
         threads: CPU threads of each work unit; None: every usable core.
         inference: Engine that fitted networks predict with: "torch", "onnxruntime", "openvino" or "compile".
-        precision: In which networks predict: "float32", on GPUs also "bfloat16" or "float16".
+        precision: In which networks predict: "float32", on GPUs also "tf32", "bfloat16" or "float16".
         batch: Images predicted together; None: found from the device and their size.
         wait: Wait for another command that works on the same fit or cell.
         timeout: Seconds without progress after which what is being done is given up; None: never.

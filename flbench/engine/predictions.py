@@ -38,8 +38,8 @@ class Answer(NamedTuple):
 Outcome = Answer | str
 """Map and score of an image, or why there is none, after its kind: "error: ", "oom: "."""
 
-Predict = Callable[[Sequence[Example], Sequence[str], str], list[Outcome]]
-"""Examples, their names and that of their condition to outcomes."""
+Begin = Callable[[Sequence[Example], Sequence[str], str], Callable[[], list[Outcome]]]
+"""Examples, their names and that of their condition to what waits for their outcomes."""
 
 
 @dataclass
@@ -100,35 +100,47 @@ class Recall:
     """A predictor that asks its locator only for batches of which it has not spoken yet.
 
     Args:
-        open_predictor: Returns the predictor; called when it is first needed, since loading weights takes time.
+        open_predictor: Returns what begins to predict; called when it is first needed: loading takes time.
         locator: What tells one locator from another: a fit, or method and options.
         size: Height and width of the images.
         memory: Where predictions are kept; None for a locator that is shown the ground truth, which may differ.
     """
 
     def __init__(
-        self, open_predictor: Callable[[], Predict], locator: str, size: int, memory: Predictions | None
+        self, open_predictor: Callable[[], Begin], locator: str, size: int, memory: Predictions | None
     ) -> None:
         self._open = open_predictor
-        self._predict: Predict | None = None
+        self._begin: Begin | None = None
         self._locator = locator
         self._size = size
         self._memory = memory
 
     def __call__(self, condition: Condition, samples: Sequence[str], examples: Sequence[Example]) -> list[Outcome]:
-        """Return map and score of every example under a condition, or the reason why there is none.
+        """Return map and score of every example under a condition, or the reason why there is none; see `begun`."""
+        return self.begun(condition, samples, examples)()
+
+    def begun(
+        self, condition: Condition, samples: Sequence[str], examples: Sequence[Example]
+    ) -> Callable[[], list[Outcome]]:
+        """Give examples to the locator and return what waits for its answers; they must be waited for in order.
 
         Raises:
             MethodError: The locator cannot be loaded, or its output breaks the contract.
         """
         key = (self._locator, self._size, condition.name, tuple(samples))
         known = None if self._memory is None else self._memory.get(key)
-        if known is None:
-            self._predict = self._predict or self._open()
-            known = self._predict(examples, samples, condition.name) if examples else []
+        if known is not None or not examples:
+            return lambda: known or []
+        self._begin = self._begin or self._open()
+        finish = self._begin(examples, samples, condition.name)
+
+        def outcomes() -> list[Outcome]:
+            found = finish()
             if self._memory is not None:
-                self._memory.put(key, known)
-        return known
+                self._memory.put(key, found)
+            return found
+
+        return outcomes
 
 
 def _bytes(outcomes: Sequence[Outcome]) -> int:

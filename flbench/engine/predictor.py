@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from flbench.data.batches import Example, to_tensor
+from flbench.data.batches import Example, on_device, to_tensor
+from flbench.engine.ahead import making_way
 from flbench.engine.contained import contained, out_of_memory
 from flbench.engine.predictions import Answer, Outcome, Timer
 from flbench.engine.runtime import Runtime
@@ -23,6 +24,20 @@ FAILURES_IN_A_ROW = 5
 """A method that fails on this many images before it succeeds on one is stopped."""
 
 QUARTERED = "shown in quarters, since the whole image did not fit in memory"
+
+
+class _Given(NamedTuple):
+    """What a locator returned of a batch; a GPU may still be busy with it.
+
+    Attributes:
+        prediction: Whatever it is.
+        reasons: Why some images have no answer, by their place.
+        shape: Of the batch.
+    """
+
+    prediction: Any
+    reasons: Mapping[int, str]
+    shape: torch.Size
 
 
 class Predictor:
@@ -46,7 +61,13 @@ class Predictor:
         self._succeeded = False
 
     def __call__(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> list[Outcome]:
-        """Return map and score of every example, or the reason why there is none.
+        """Return map and score of every example, or the reason why there is none; see `begun`."""
+        return self.begun(examples, samples, condition)()
+
+    def begun(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> Callable[[], list[Outcome]]:
+        """Give examples to the device, and return what waits for their maps and scores, or the reasons against them.
+
+        A GPU may be given the next ones before; what begins first must be waited for first.
 
         A batch that raises is tried again image by image, so that one bad image costs one row. One that does not fit
         in memory is halved, and so are those after it; an image that does not fit alone is shown in quarters.
@@ -60,10 +81,36 @@ class Predictor:
             MethodError: The output breaks the contract, the method ends the process, or the first images all fail.
         """
         started = time.perf_counter()
-        outcomes = self._in_pieces(examples, samples, condition)
+        given = self._given(examples, samples, condition) if self.runtime.beside > 1 else None
+        known = self._in_pieces(examples, samples, condition) if given is None else []
         self.timer.predict_s += time.perf_counter() - started
         self.timer.images += len(examples)
+
+        def outcomes() -> list[Outcome]:
+            if given is None:
+                return known
+            started = time.perf_counter()
+            try:
+                return self._answers(given)
+            except FlbenchError:
+                raise
+            except Exception:  # it is tried again, and told then
+                return self._in_pieces(examples, samples, condition)
+            finally:
+                self.timer.predict_s += time.perf_counter() - started
+
         return outcomes
+
+    def _given(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> _Given | None:
+        """Give a whole batch to the device; None if that fails."""
+        if self.timer.batch is not None and self.timer.batch < len(examples):
+            return None
+        try:
+            return self._asked(examples, samples, condition)
+        except FlbenchError:
+            raise
+        except Exception:  # it is tried again, and told then
+            return None
 
     def _in_pieces(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -74,7 +121,7 @@ class Predictor:
 
     def _piece(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> list[Outcome]:
         try:
-            return self._batch(examples, samples, condition)
+            return self._answers(self._asked(examples, samples, condition))
         except FlbenchError:
             raise
         except Exception as error:
@@ -97,7 +144,7 @@ class Predictor:
                 raise MemoryError
             found: list[list[Any]] = [
                 [
-                    self._batch([example._replace(image=part)], [sample], condition)[0]
+                    self._answers(self._asked([example._replace(image=part)], [sample], condition))[0]
                     for part in np.array_split(half, 2, 1)
                 ]
                 for half in np.array_split(example.image, 2)
@@ -113,13 +160,13 @@ class Predictor:
         if self.runtime.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _batch(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> list[Outcome]:
-        images = to_tensor(np.stack([example.image for example in examples]), self.runtime.device)
+    def _asked(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> _Given:
         reasons: Mapping[int, str] = {}
-        with contained(self.name), torch.inference_mode(), self.runtime.autocast():
+        with contained(self.name), torch.inference_mode(), self.runtime.computing(), making_way():
+            images = to_tensor(on_device([example.image for example in examples], self.runtime.device))
             try:
                 if isinstance(self.locator, Reference):
-                    truth = torch.from_numpy(np.stack([example.truth for example in examples])).to(self.runtime.device)
+                    truth = on_device([example.truth for example in examples], self.runtime.device)
                     prediction = self.locator.predict_knowing(images, truth)
                 elif isinstance(self.locator, Replay):
                     prediction = self.locator.predict_named(images, samples, condition)
@@ -127,10 +174,13 @@ class Predictor:
                     prediction = self.locator.predict(images)
             except Unanswered as some:
                 prediction, reasons = some.prediction, some.reasons
-        maps, scores = self._checked(prediction, images)
+        return _Given(prediction, reasons, images.shape)
+
+    def _answers(self, given: _Given) -> list[Outcome]:
+        maps, scores = self._checked(given.prediction, given.shape)
         self._failures, self._succeeded = 0, True
         answers = enumerate(map(Answer, maps, scores))
-        return [f"error: {reasons[place]}" if place in reasons else answer for place, answer in answers]
+        return [f"error: {given.reasons[place]}" if place in given.reasons else answer for place, answer in answers]
 
     def _failed(self, error: Exception) -> str:
         """Keep the traceback of an image that raised, and return the reason.
@@ -149,7 +199,7 @@ class Predictor:
             ) from error
         return f"error: {type(error).__name__}: {error}"
 
-    def _checked(self, prediction: Any, images: torch.Tensor) -> tuple[np.ndarray, list[float | None]]:
+    def _checked(self, prediction: Any, shape: torch.Size) -> tuple[np.ndarray, list[float | None]]:
         """Return maps and scores as numpy, after holding them to the contract."""
 
         def broken(what: str) -> MethodError:
@@ -158,7 +208,7 @@ class Predictor:
         if not isinstance(prediction, Prediction):
             raise broken(f"predict returned {type(prediction).__name__}, expected Prediction")
         fakeness, score = prediction
-        count, _, height, width = images.shape
+        count, _, height, width = shape
         if not isinstance(fakeness, torch.Tensor):
             raise broken(f"fakeness is {type(fakeness).__name__}, expected a tensor")
         if tuple(fakeness.shape) != (count, height, width):
@@ -167,14 +217,27 @@ class Predictor:
             raise broken(f"fakeness is {fakeness.dtype}, expected float32")
         if fakeness.is_meta:
             raise broken("fakeness is on meta, which holds no numbers")
-        maps = fakeness.detach().to("cpu", torch.float32).numpy()
-        known = np.isfinite(maps)
-        finite = maps if known.all() else maps[known]
-        if finite.size and (finite.min() < -1e-6 or finite.max() > 1 + 1e-6):
-            raise broken(f"fakeness is in {finite.min():.3g}..{finite.max():.3g}, expected 0..1")
+        said = fakeness.detach().float()
+        low, high = _range(said)
+        if low < -1e-6 or high > 1 + 1e-6:
+            raise broken(f"fakeness is in {low:.3g}..{high:.3g}, expected 0..1")
+        maps = _fetched(said)
         if score is None:
             return maps, [None] * count
         if not isinstance(score, torch.Tensor) or tuple(score.shape) != (count,):
-            shape = tuple(score.shape) if isinstance(score, torch.Tensor) else type(score).__name__
-            raise broken(f"score is {shape}, expected a tensor of shape {(count,)}")
+            found = tuple(score.shape) if isinstance(score, torch.Tensor) else type(score).__name__
+            raise broken(f"score is {found}, expected a tensor of shape {(count,)}")
         return maps, [float(value) for value in score.detach().cpu().to(torch.float64)]
+
+
+def _range(maps: torch.Tensor) -> tuple[float, float]:
+    """Return the lowest and the highest number of maps; what is no number does not count."""
+    low, high = maps.nan_to_num(nan=0.5, posinf=0.5, neginf=0.5).aminmax()
+    return float(low), float(high)
+
+
+def _fetched(maps: torch.Tensor) -> np.ndarray:
+    """Return maps as numpy, from a GPU through memory that it writes to by itself."""
+    if maps.device.type != "cuda":
+        return maps.cpu().numpy()
+    return torch.empty(maps.shape, dtype=maps.dtype, pin_memory=True).copy_(maps).numpy()

@@ -7,7 +7,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 
-from flbench.engine.inference import FULL, PRECISIONS, TORCH, check_engine, check_precision
+from flbench.engine.inference import FULL, PRECISIONS, TF32, TORCH, check_engine, check_precision
 from flbench.errors import Interrupted, UsageError
 
 Send = Callable[[dict[str, Any]], None]
@@ -25,6 +26,9 @@ Send = Callable[[dict[str, Any]], None]
 # Images predicted together, at most, and their pixels. Measured on two CPUs, for four networks: at 64 and 128 pixels a
 # side an image costs least in batches of 16, at 224 in batches of 4, where 16 cost a fifth more.
 _BATCHES = {"cpu": (16, 16 * 128**2), "other": (256, 64 * 224**2)}
+
+_MOST_BESIDE = 4
+"""Threads that prepare and score beside a GPU, at most: measured, more of them wait for each other."""
 
 # Numbers of glibc's mallopt, with bytes: what is freed below them stays with the process.
 _KEPT_MEMORY = {-3: 32 << 20, -1: 256 << 20}
@@ -121,7 +125,10 @@ class Runtime:
         _keep_memory()
         torch.set_num_threads(threads)
         torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import torch's compiler: 1.7 s
+        # Else all memory is filled before it is written to: 2 to 4 % of a forward pass on a CPU.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
+        _round_products(False)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
@@ -131,12 +138,37 @@ class Runtime:
             have = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
             raise UsageError(f"device {device!r} cannot be used", hint="here: " + ", ".join(have)) from error
         check_precision(precision, chosen)
-        return cls(chosen, threads, check_engine(inference, chosen), precision, batch)
+        return cls(chosen, threads, check_engine(inference, chosen, precision), precision, batch)
 
-    def autocast(self) -> torch.autocast:
-        """Return the context in which layers run in the precision."""
+    @contextmanager
+    def fitting(self) -> Iterator[dict[str, str]]:
+        """Let networks be fitted as torch does it by default, and give what a record says of that.
+
+        On GPUs products are rounded as in "tf32": a fit has no bits to keep there, and DeepLabV3-ResNet101 in float32
+        takes four times as long.
+        """
+        rounds = self.device.type == "cuda" and torch.cuda.get_device_capability(self.device) >= (8, 0)
+        _round_products(self.device.type == "cuda")
+        try:
+            yield {"precision": TF32 if rounds else FULL}
+        finally:
+            _round_products(False)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Let layers run in the precision."""
         kind = PRECISIONS[self.precision]
-        return torch.autocast(self.device.type, dtype=kind, enabled=kind is not None)
+        with torch.autocast(self.device.type, dtype=kind, enabled=kind is not None):
+            _round_products(self.precision == TF32)
+            try:
+                yield
+            finally:
+                _round_products(False)
+
+    @property
+    def beside(self) -> int:
+        """Threads that prepare and score images while a network looks at others; on a CPU it has all the cores."""
+        return 1 if self.device.type == "cpu" else min(self.threads, _MOST_BESIDE)
 
     def batch_at(self, size: int) -> int:
         """Return how many images of a size, in pixels a side, are predicted together.
@@ -181,6 +213,12 @@ class Runtime:
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             **commit(),
         }
+
+
+def _round_products(yes: bool) -> None:
+    """Let GPUs multiply float32 rounded to ten bits, as torch does in convolutions unless told otherwise."""
+    torch.backends.cudnn.allow_tf32 = yes
+    torch.backends.cuda.matmul.allow_tf32 = yes
 
 
 def _keep_memory() -> None:

@@ -1,4 +1,4 @@
-"""One test slice under one condition: predict every image and score it."""
+"""Test slices under conditions: predict every image and score it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import math
 import sys
 import time
 from array import array
-from collections.abc import Collection, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,13 +19,13 @@ import pandas as pd
 from flbench.condition import Condition, parse_condition
 from flbench.data.batches import Example, Frames
 from flbench.data.dataset import Selection, select_fit
-from flbench.engine.ahead import one_ahead
+from flbench.engine.ahead import Threads, one_ahead
 from flbench.engine.gallery import CASES, Chooser, Shown
 from flbench.engine.predictions import Outcome, Recall, Timer
 from flbench.engine.runtime import Events
 from flbench.engine.shards import Shard
 from flbench.errors import DataError
-from flbench.protocol import LOWER_IS_BETTER, FitSlice, Protocol, TestSlice
+from flbench.protocol import LOWER_IS_BETTER, Protocol, TestSlice
 from flbench.scoring.conventions import Tally, choose_thresholds
 from flbench.scoring.metrics import WORST, false_alarm, map_metrics, top_score
 from flbench.scoring.pixels import pixel_metrics
@@ -34,6 +37,12 @@ FLAT = "a map of one value"
 
 THRESHOLD_FAKES = 64
 """Fakes of the valid split on which a threshold is chosen, at most."""
+
+Row = dict[str, Any]
+"""What scoring asks of a sample, and its place among the samples."""
+
+Failure = dict[str, str]
+"""Status and reason of a sample that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -94,38 +103,140 @@ def samples_of(chosen: Selection) -> pd.DataFrame:
     return pd.concat([rows[[*_SAMPLE, "source"]] for rows in chosen], ignore_index=True)
 
 
-def evaluate_slice(task: Task, predict: Recall, frames: Frames, timer: Timer, events: Events) -> Shard:
-    """Predict and score one test slice under one condition.
+class _Part(NamedTuple):
+    """Some samples of a task on their way: prepared, then predicted.
+
+    Attributes:
+        task: What is done with them.
+        samples: Rows with their place, and examples; for what cannot be read, its failure.
+        outcomes: What is said of each; "" for what cannot be read.
+        thresholds: Those that the task's conventions ask for, chosen on the valid slice.
+    """
+
+    task: Task
+    samples: list[tuple[Row, Example | Failure]]
+    outcomes: Sequence[Outcome] = ()
+    thresholds: dict[float, float] | None = None
+
+
+def evaluate_slices(
+    tasks: Iterable[Task], predict: Recall, frames: Frames, timer: Timer, events: Events, *, threads: int = 1
+) -> Iterator[tuple[Task, Shard]]:
+    """Predict and score test slices under conditions, one after the other.
+
+    The next images are prepared while the network looks at these, over the borders of tasks too, and beside a GPU
+    these are scored while it looks at the next.
 
     Args:
-        task: What to do.
+        tasks: What to do.
         predict: The locator at work.
         frames: Decoded samples, with their source of regions.
         timer: Counts what scoring costs.
         events: Where progress goes.
+        threads: Threads that prepare and score; with one, what is scored waits for the network, whose cores it takes.
 
     Raises:
         MethodError: The method breaks the contract.
         Interrupted: The process was asked to stop.
     """
-    scoring, clean = task.protocol.scoring, not parse_condition(task.condition).steps
-    tally = None
-    has_fakes = bool((task.samples["label"] == "fake").any())
-    if scoring.conventions and clean and has_fakes:
-        tally = Tally(valid_thresholds(task.protocol.slice(task.test.fit), predict, frames, events, task.batch))
+    with Threads(threads) as shared:
+        prepared = one_ahead(_prepared(tasks, frames, shared))
+        predicted = _predicted(prepared, predict, frames, events, ahead=int(threads > 1))
+        parts = one_ahead(predicted) if threads > 1 else predicted
+        for first in parts:
+            events.check()
+            yield first.task, _scored(first, parts, frames, timer, events, shared)
+
+
+def _prepared(tasks: Iterable[Task], frames: Frames, threads: Threads) -> Iterator[_Part]:
+    """Yield the samples of tasks, a batch at a time; of a task without any, an empty one."""
+    for task in tasks:
+        condition = parse_condition(task.condition)
+        recomputed = task.protocol.scoring.ground_truth == "degraded"
+        columns = {str(name): column.array for name, column in task.samples.items()}
+        read = partial(_read, frames, condition, recomputed)
+        for start in range(0, max(1, len(task.samples)), task.batch):
+            texts = [column[start : start + task.batch].tolist() for column in columns.values()]
+            values = enumerate(zip(*texts, strict=True), start)
+            rows = [dict(zip(columns, row, strict=True)) | {_PLACE: place} for place, row in values]
+            yield _Part(task, list(zip(rows, threads.map(read, rows), strict=True)))
+
+
+def _read(frames: Frames, condition: Condition, recomputed: bool, row: Row) -> Example | Failure:
+    try:
+        return frames.example(row["sample_id"], condition, recomputed=recomputed)
+    except DataError as error:
+        status = next((kind for kind in ("mask_mismatch", "too_large") if kind in error.message), "unreadable")
+        return {"status": status, "reason": error.message}
+
+
+def _predicted(
+    parts: Iterable[_Part], predict: Recall, frames: Frames, events: Events, *, ahead: int
+) -> Iterator[_Part]:
+    """Yield parts with their outcomes, and with the thresholds of their task if it has conventions.
+
+    Args:
+        parts: Prepared.
+        predict: The locator at work.
+        frames: Decoded samples.
+        events: Where progress goes.
+        ahead: How many are given to a GPU before those before them are waited for.
+    """
+    task, thresholds = None, None
+    given: deque[tuple[_Part, Callable[[], list[Outcome]]]] = deque()
+    for part in parts:
+        if part.task is not task:
+            task = part.task
+            thresholds = valid_thresholds(task, predict, frames, events) if _tallied(task) else None
+        ready = [(row["sample_id"], made) for row, made in part.samples if isinstance(made, Example)]
+        condition = parse_condition(task.condition)
+        finish = predict.begun(condition, [name for name, _ in ready], [example for _, example in ready])
+        given.append((part._replace(thresholds=thresholds), finish))
+        if len(given) > ahead:
+            yield _finished(*given.popleft())
+    while given:
+        yield _finished(*given.popleft())
+
+
+def _finished(part: _Part, finish: Callable[[], list[Outcome]]) -> _Part:
+    said = iter(finish())
+    return part._replace(outcomes=[next(said) if isinstance(made, Example) else "" for _, made in part.samples])
+
+
+def _tallied(task: Task) -> bool:
+    clean = not parse_condition(task.condition).steps
+    return task.protocol.scoring.conventions and clean and _has_fakes(task)
+
+
+def _has_fakes(task: Task) -> bool:
+    return bool((task.samples["label"] == "fake").any())
+
+
+def _scored(
+    first: _Part, others: Iterable[_Part], frames: Frames, timer: Timer, events: Events, threads: Threads
+) -> Shard:
+    """Score a task, from its first part to its last."""
+    task = first.task
+    scoring, condition = task.protocol.scoring, parse_condition(task.condition)
     metrics = tuple(name for name in WORST if name in scoring.metrics)
-    cases = CASES if clean and task.shown and scoring.primary in (*WORST, "false_alarm") else 0
-    chooser = Chooser(task.shown, cases, lower_is_better=scoring.primary in LOWER_IS_BETTER)
-    shown_label = "fake" if has_fakes else "real"
-    table = _Table(task.samples, metrics)
-    for row, example, outcome in _outcomes(task, predict, frames, events):
-        if isinstance(example, dict):
-            table.add(row[_PLACE], example)
-            continue
+    showing = not condition.steps and task.shown and scoring.primary in (*WORST, "false_alarm")
+    chooser = Chooser(task.shown, CASES if showing else 0, lower_is_better=scoring.primary in LOWER_IS_BETTER)
+    shown_label = "fake" if _has_fakes(task) else "real"
+    table, tally = _Table(task.samples, metrics), Tally(first.thresholds) if _tallied(task) else None
+    what = task.test.name if not condition.steps else f"{task.test.name}, {condition.name}"
+    total, done = len(task.samples), 0
+
+    def score(one: tuple[tuple[Row, Example | Failure], Outcome]) -> dict[str, Any]:
+        (row, example), outcome = one
+        return example if isinstance(example, dict) else score_image(row["label"], example, outcome, metrics)
+
+    for part in chain([first], others):
         started = time.perf_counter()
-        scored = score_image(row["label"], example, outcome, metrics)
-        table.add(row[_PLACE], scored)
-        if scored["status"] == "ok" and not isinstance(outcome, str):
+        said = list(zip(part.samples, part.outcomes, strict=True))
+        for ((row, example), outcome), scored in zip(said, threads.map(score, said), strict=True):
+            table.add(row[_PLACE], scored)
+            if isinstance(example, dict) or isinstance(outcome, str) or scored["status"] != "ok":
+                continue
             if tally is not None:
                 tally.add(example.truth, np.clip(outcome[0], 0, 1), row["label"] == "fake", example.region)
             if row["label"] == shown_label and task.shown:
@@ -133,54 +244,18 @@ def evaluate_slice(task: Task, predict: Recall, frames: Frames, timer: Timer, ev
                 shown = Shown(row["sample_id"], photo, example, outcome[0])
                 chooser.offer(shown, scored.get(scoring.primary, float("nan")))
         timer.score_s += time.perf_counter() - started
+        done += len(part.samples)
+        if total:
+            events.progress(f"test {what}", done, total)
+        if done == total:
+            break
+        events.check()
     gallery = chooser.arrays(task.test.name, task.condition)
     return Shard(table.frame(task.test.name, task.condition), gallery, {} if tally is None else tally.results())
 
 
 def _photo(label: str, example: Example) -> np.ndarray:
     return example.image if label == "real" else np.zeros_like(example.image)
-
-
-def _outcomes(
-    task: Task, predict: Recall, frames: Frames, events: Events
-) -> Iterator[tuple[dict[str, Any], Example | dict[str, str], Outcome]]:
-    """Yield row, example and outcome of every sample; for one that cannot be read, its failure as the example."""
-    condition = parse_condition(task.condition)
-    what = task.test.name if not condition.steps else f"{task.test.name}, {condition.name}"
-    total, done = len(task.samples), 0
-    events.check()
-    for batch in one_ahead(_batches(task, condition, frames)):
-        ready = [(row, example) for row, example in batch if isinstance(example, Example)]
-        for row, failure in batch:
-            if not isinstance(failure, Example):
-                yield row, failure, ""
-        names = [row["sample_id"] for row, _ in ready]
-        outcomes = predict(condition, names, [example for _, example in ready])
-        for (row, example), outcome in zip(ready, outcomes, strict=True):
-            yield row, example, outcome
-        done += len(batch)
-        events.progress(f"test {what}", done, total)
-        if done < total:
-            events.check()
-
-
-def _batches(
-    task: Task, condition: Condition, frames: Frames
-) -> Iterator[list[tuple[dict[str, Any], Example | dict[str, str]]]]:
-    """Yield rows, with their place, and their examples, a batch at a time; for what cannot be read, its failure."""
-    recomputed = task.protocol.scoring.ground_truth == "degraded"
-    columns = {str(name): column.array for name, column in task.samples.items()}
-    for start in range(0, len(task.samples), task.batch):
-        batch: list[tuple[dict[str, Any], Example | dict[str, str]]] = []
-        texts = [column[start : start + task.batch].tolist() for column in columns.values()]
-        for place, values in enumerate(zip(*texts, strict=True), start):
-            row = dict(zip(columns, values, strict=True)) | {_PLACE: place}
-            try:
-                batch.append((row, frames.example(row["sample_id"], condition, recomputed=recomputed)))
-            except DataError as error:
-                status = next((kind for kind in ("mask_mismatch", "too_large") if kind in error.message), "unreadable")
-                batch.append((row, {"status": status, "reason": error.message}))
-        yield batch
 
 
 def score_image(
@@ -217,18 +292,16 @@ def score_image(
     return values | {name: float(value[0]) for name, value in found.items()}
 
 
-def valid_thresholds(
-    fit: FitSlice, predict: Recall, frames: Frames, events: Events, batch: int
-) -> dict[float, float] | None:
+def valid_thresholds(task: Task, predict: Recall, frames: Frames, events: Events) -> dict[float, float] | None:
     """Return thresholds chosen on fakes of the valid split of what a fit learnt from; None if there are none.
 
     Args:
-        fit: The fit slice.
+        task: Whose fit slice it is.
         predict: The locator at work.
         frames: Decoded samples.
         events: Where progress goes.
-        batch: Images predicted together.
     """
+    fit, batch = task.protocol.slice(task.test.fit), task.batch
     fakes = select_fit(frames.dataset, fit, "valid").fakes["sample_id"].tolist()[:THRESHOLD_FAKES]
     truths, maps, regions = [], [], []
     condition = parse_condition("clean")

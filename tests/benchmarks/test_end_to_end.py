@@ -22,18 +22,19 @@ from torch import Tensor
 
 import flbench
 from flbench.condition import parse_condition
-from flbench.data.batches import Frames, to_tensor
+from flbench.data.batches import Frames, on_device, to_tensor
 from flbench.data.dataset import About, Dataset, select_test, write_dataset
 from flbench.data.manifest import COLUMNS
 from flbench.engine.fit import SliceTraining
 from flbench.engine.inference import Inference, check_engine
+from flbench.engine.local import usable_cores
 from flbench.engine.plan import Request, make_plan
 from flbench.engine.runtime import Events, Runtime
 from flbench.engine.worker import run_unit
 from flbench.errors import UsageError
-from flbench.locator import Batch
+from flbench.locator import Batch, NeuralLocator
 from flbench.methods.fakelocator import FakeLocator
-from flbench.registry import choose_method, find_protocol
+from flbench.registry import choose_method, find_protocol, load_method
 from flbench.study import Study
 
 QUIET = Events(lambda event: None)
@@ -186,7 +187,7 @@ def degraded(dataset: Dataset, conditions: tuple[str, ...]) -> list[Tensor]:
     samples = [*chosen.fakes["sample_id"], *chosen.reals["sample_id"]]
     frames = Frames(dataset, size=dataset.about.size)
     return [
-        to_tensor(np.stack([frames.example(s, parse_condition(text)).image for s in samples]), torch.device("cpu"))
+        to_tensor(on_device([frames.example(s, parse_condition(text)).image for s in samples], torch.device("cpu")))
         for text in conditions
     ]
 
@@ -258,36 +259,49 @@ FIT = f"{STEPS} steps of fakelocator, batches of 16, 128 px"
 class Fitting:
     """A fit of fakelocator, by flbench and as a bare loop over the same batches in memory."""
 
-    def __init__(self, folder: Path, dataset: Dataset, steps: int) -> None:
+    def __init__(
+        self, folder: Path, dataset: Dataset, steps: int, *, method: str = "fakelocator", device: str = "cpu"
+    ) -> None:
         self.steps = steps
         cells = make_plan(dataset, [(find_protocol("in_gan"), [choose_method("fakelocator")])], [0], Request()).cells
         plan = make_plan(dataset, [(cells[0].protocol, [cells[0].method])], [0], Request())
         self.fit = next(unit for unit in plan.units if unit.fits).fits[0]
-        self.locator = FakeLocator(weights="random", steps=steps, checks=1, batch=16)
-        self.runtime = Runtime.set_up("cpu", 1)
+        self.locator = load_method(choose_method(method, {"weights": "none", "steps": steps, "checks": 1, "batch": 16}))
+        assert isinstance(self.locator, NeuralLocator)
+        self.runtime = Runtime.set_up(device, 1 if device == "cpu" else usable_cores())
         self.folder, self.dataset = folder, dataset
 
     def ready(self) -> SliceTraining:
-        frames = Frames(self.dataset, size=self.dataset.about.size)
+        frames = Frames(self.dataset, size=self.dataset.about.size, on_disk=self.runtime.device.type == "cuda")
         training = SliceTraining(frames, self.fit, self.runtime, self.folder, QUIET)
         training.valid = training.valid._replace(fakes=training.valid.fakes[:0])  # a loop by hand looks at nothing
         torch.manual_seed(0)
-        self.locator.module = self.locator.build(pretrained=False)
+        self.locator.module = self.locator.build(pretrained=False).to(self.runtime.device)
+        if self.runtime.device.type == "cuda":
+            self.locator.module.to(memory_format=torch.contiguous_format)
         return training
+
+    def in_memory(self) -> tuple[tuple[list[Batch]], dict[str, object]]:
+        """Return the batches of a fit, ready for a loop by hand."""
+        training = self.ready()
+        sampler = flbench.data.batches.Sampler(training.slice, batch=16, seed=0)
+        return ([training.batch(sampler.samples(step)) for step in range(self.steps)],), {}
 
     def by_flbench(self, training: SliceTraining) -> None:
         assert self.locator.module is not None
-        training.optimise(self.locator.module, self.locator.loss, self.locator.recipe)
+        with self.runtime.fitting():
+            training.optimise(self.locator.module, self.locator.loss, self.locator.recipe)
 
     def by_hand(self, batches: list[Batch]) -> None:
         module = self.locator.module
         assert module is not None
         optimiser = torch.optim.Adam(module.parameters(), lr=1e-3)
         module.train()
-        for batch in batches:
-            optimiser.zero_grad(set_to_none=True)
-            self.locator.loss(module, batch).backward()
-            optimiser.step()
+        with self.runtime.fitting():
+            for batch in batches:
+                optimiser.zero_grad(set_to_none=True)
+                self.locator.loss(module, batch).backward()
+                optimiser.step()
 
 
 @pytest.fixture(scope="module")
@@ -308,10 +322,4 @@ def test_a_fit(benchmark: BenchmarkFixture, fitting: Callable[[], Fitting]) -> N
 def test_a_fit_by_hand(benchmark: BenchmarkFixture, fitting: Callable[[], Fitting]) -> None:
     made = fitting()
     benchmark.extra_info["reference"] = "forward, backward and step alone, batches in memory"
-
-    def ready() -> tuple[tuple[list[Batch]], dict[str, object]]:
-        training = made.ready()
-        sampler = flbench.data.batches.Sampler(training.slice, batch=16, seed=0)
-        return ([training.batch(sampler.samples(step)) for step in range(made.steps)],), {}
-
-    benchmark.pedantic(made.by_hand, setup=ready, rounds=2)
+    benchmark.pedantic(made.by_hand, setup=made.in_memory, rounds=2)
