@@ -7,6 +7,7 @@ long or ends, the file counts as unreadable and the next one is read by a new pr
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -56,6 +57,8 @@ def read_parsing(path: Path) -> np.ndarray:
 
 
 _idle: list[_Decoder] = []
+if hasattr(os, "register_at_fork"):  # a process answers one other
+    os.register_at_fork(after_in_child=_idle.clear)
 
 
 def _read(kind: str, path: Path) -> np.ndarray:

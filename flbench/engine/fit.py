@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from flbench.data.batches import Frames, Sampler
 from flbench.data.dataset import select_fit
 from flbench.engine.ahead import one_ahead
+from flbench.engine.loading import can_load, loaded
 from flbench.engine.plan import Fit
 from flbench.engine.runtime import Events, Runtime
 from flbench.errors import DataError, FlbenchError, MethodError
@@ -34,6 +35,11 @@ from flbench.locator import Batch, Locator, Loss, NeuralLocator, Recipe, Trainin
 from flbench.registry import MethodChoice, load_method
 from flbench.scoring.metrics import collapse
 from flbench.study import CHECKPOINT, FIT, LOG, Study
+
+CPU = torch.device("cpu")
+
+FLOATS = 5
+"""Numbers that a batch has for each pixel: three of the image, ground truth and attention map."""
 
 VALID_IMAGES = 128
 """Images of the valid slice looked at, half fakes, half real photos: enough to rank states, cheap beside a fit."""
@@ -85,6 +91,7 @@ class SliceTraining(Training):
         self.seed = fit.seed
         self.size = frames.size
         self.device = runtime.device
+        self.loaders = runtime.beside
         self.attention = bool(frames.dataset.parsed(self.slice.fakes).any())
         self.history = History()
         self.folder = folder
@@ -105,9 +112,11 @@ class SliceTraining(Training):
             self.events.progress("read", min(start + batch, len(samples)), len(samples))
             yield self.batch(samples[start : start + batch])
 
-    def batch(self, samples: Sequence[str], flips: np.ndarray | None = None) -> Batch:
-        """Return a batch of samples, with binary maps where the slice asks for them."""
-        made = self.frames.batch(samples, self.device, flips)
+    def batch(
+        self, samples: Sequence[str], flips: np.ndarray | None = None, device: torch.device | None = None
+    ) -> Batch:
+        """Return a batch of samples, with binary maps where the slice asks for them; on the fit's device by default."""
+        made = self.frames.batch(samples, device or self.device, flips)
         if self.binarised is None:
             return made
         return made._replace(fakeness=(made.fakeness >= self.binarised).float())
@@ -128,48 +137,69 @@ class SliceTraining(Training):
         )
         best = self._resume(module, optimiser)
         history = self.history
-        saved = time.monotonic()
-        for batch in one_ahead(self._batches(sampler, recipe, range(history.step, steps))):
+        saved, note = time.monotonic(), ""
+        losses: list[tuple[int, Tensor]] = []
+        if self.device.type == "cuda":  # where channels come last, GPUs without TF32 are many times slower
+            module.to(memory_format=torch.contiguous_format)
+        for batch in self._batches(sampler, recipe, range(history.step, steps)):
             if history.stopped:
                 break
             for group in optimiser.param_groups:
                 group["lr"] = recipe.lr * rate(history.step, steps, recipe.schedule)
-            value = self._step(module, optimiser, loss, batch)
+            losses.append((history.step, self._step(module, optimiser, loss, batch)))
             history.step += 1
-            history.running += value
-            history.counted += 1
             look = history.step in looks
+            save = history.step < steps and (look or time.monotonic() - saved > SAVE_SECONDS or self.events.stopping)
+            while len(losses) > (0 if look or save else 1):  # a GPU is still busy with the last one
+                note = f"loss {self._count(*losses.pop(0)):.3f}"
             if look:
                 best = self._look(module, loss, recipe, best)
-            if history.step < steps and (look or time.monotonic() - saved > SAVE_SECONDS or self.events.stopping):
+            if save:
                 self._save(module, optimiser, best)
                 saved = time.monotonic()
                 self.events.check()
-            self.events.progress("fit", history.step, steps, f"loss {value:.3f}")
+            self.events.progress("fit", history.step, steps, note)
         if best:
             module.load_state_dict(best)
         module.eval()
 
     def _batches(self, sampler: Sampler, recipe: Recipe, steps: range) -> Iterator[Batch]:
-        """Yield the batches of some steps; each is a function of the seed and the step alone."""
-        for step in steps:
-            samples = sampler.samples(step)
-            yield self.batch(samples, sampler.flips(step, len(samples)) if recipe.flip else None)
+        """Yield the batches of some steps, made ahead; each is a function of the seed and the step alone."""
 
-    def _step(self, module: nn.Module, optimiser: torch.optim.Optimizer, loss: Loss, batch: Batch) -> float:
-        step = self.history.step
-        torch.manual_seed(step_seed(self.seed, step))
-        module.train()
+        def make(step: int, device: torch.device = CPU) -> Batch:
+            samples = sampler.samples(step)
+            return self.batch(samples, sampler.flips(step, len(samples)) if recipe.flip else None, device)
+
+        size = recipe.batch * self.size**2 * FLOATS * 4
+        if can_load(self.loaders, size):
+            yield from loaded(make, steps, self.loaders, self.device)
+        else:
+            yield from one_ahead(make(step, self.device) for step in steps)
+
+    def _step(self, module: nn.Module, optimiser: torch.optim.Optimizer, loss: Loss, batch: Batch) -> Tensor:
+        torch.manual_seed(step_seed(self.seed, self.history.step))
+        if not module.training:
+            module.train()
         optimiser.zero_grad(set_to_none=True)
         value = loss(module, batch)
-        if not torch.isfinite(value):
-            raise MethodError(
-                f"the loss is {value.item()} at step {step}",
-                hint="lower the learning rate, or look at the method's loss",
-            )
         value.backward()
         optimiser.step()
-        return float(value.item())
+        return value.detach()
+
+    def _count(self, step: int, loss: Tensor) -> float:
+        """Note the loss of a step, once it is known.
+
+        Raises:
+            MethodError: It is not finite.
+        """
+        value = float(loss)
+        if not math.isfinite(value):
+            raise MethodError(
+                f"the loss is {value} at step {step}", hint="lower the learning rate, or look at the method's loss"
+            )
+        self.history.running += value
+        self.history.counted += 1
+        return value
 
     def _look(self, module: nn.Module, loss: Loss, recipe: Recipe, best: dict[str, Tensor]) -> dict[str, Tensor]:
         """Measure the valid slice, note it, and return the best state so far."""
@@ -276,9 +306,11 @@ def make_fit(fit: Fit, frames: Frames, study: Study, runtime: Runtime, events: E
     training = SliceTraining(frames, fit, runtime, folder, events)
     torch.manual_seed(step_seed(fit.seed, 0))
     locator = load_method(fit.method)
+    how: dict[str, str] = {}
     try:
         if fit.method.weights is None:
-            locator.fit(training)
+            with runtime.fitting() as how:
+                locator.fit(training)
         else:
             for note in take_weights(locator, fit.method):
                 events.warn(note)
@@ -311,7 +343,7 @@ def make_fit(fit: Fit, frames: Frames, study: Study, runtime: Runtime, events: E
         "collapsed": None if fit.method.entry.reference else collapsed(locator, training),
         "weights": weights_digest(folder),
         "timings": {"fit_s": time.perf_counter() - started},
-        "provenance": runtime.provenance(),
+        "provenance": {**runtime.provenance(), **how},
     }
     write_json(folder / FIT, document)
     (folder / CHECKPOINT).unlink(missing_ok=True)
