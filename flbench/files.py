@@ -28,6 +28,22 @@ def home() -> Path:
     return Path(given).expanduser() if given else user_cache_path("flbench")
 
 
+def files_below(folder: Path) -> list[str]:
+    """Return the files in a folder and in those below it, as paths from it with `/`, in the order of their parts."""
+    found: list[tuple[str, ...]] = []
+
+    def look(at: str | Path, above: tuple[str, ...]) -> None:
+        with os.scandir(at) as entries:  # a Path for each file takes longer than what is done with it
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    look(entry.path, (*above, entry.name))
+                elif entry.is_file():
+                    found.append((*above, entry.name))
+
+    look(folder, ())
+    return ["/".join(parts) for parts in sorted(found)]
+
+
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
     """Turn whatever a failed write of `path` raises into one line.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from flbench.errors import MethodError, UsageError
-from flbench.files import file_digest
+from flbench.files import file_digest, files_below
 from flbench.protocol import fingerprint
 
 MARK = "#sha256="
@@ -122,10 +122,10 @@ def _folder(text: str, method: str) -> Target:
     path = Path(text)
     if not path.is_dir():
         raise UsageError(f"method {method}: there is no folder {text}", hint="check the path")
-    names = sorted(file.relative_to(path).parts for file in path.rglob("*") if file.is_file())
+    names = files_below(path)
     if not names:
         raise UsageError(f"method {method}: the folder {text} is empty", hint="check the path")
-    digest = fingerprint([["/".join(parts), file_digest(path.joinpath(*parts))] for parts in names])
+    digest = fingerprint([[name, file_digest(path / name)] for name in names])
     return Target(place=str(path.resolve()), label=path.resolve().name, digest=digest)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flbench.errors import MethodError
+from flbench.files import files_below
 from flbench.locator import Prediction, Replay, Unanswered
 from flbench.store import PixelStore
 
@@ -35,9 +37,9 @@ class FolderOfMaps(Replay):
 
     def __init__(self, *, target: str = "") -> None:
         self.folder = Path(target)
-        self._maps: dict[str, list[Path]] | None = None
+        self._maps: dict[str, list[str]] | None = None
         self._store: PixelStore | None = None
-        self._numbers: dict[Path, int] = {}
+        self._numbers: dict[str, int] = {}
         self._scores: dict[str, dict[str, float] | None] = {}
         self._named = bool(target)
 
@@ -65,43 +67,43 @@ class FolderOfMaps(Replay):
             raise Unanswered(prediction, reasons)
         return prediction
 
-    def _read(self, path: Path, images: Tensor) -> Tensor:
+    def _read(self, file: str, images: Tensor) -> Tensor:
         """Return a map; one of 8 bits and of the size of the images is decoded once for all runs.
 
         Raises:
             ValueError: The file is damaged or holds something else.
         """
         if self._store is None:
-            files = sorted(path for paths in self._listed().values() for path in paths)
-            self._numbers = {path: number for number, path in enumerate(files)}
-            about = {
-                "maps": str(self.folder.resolve()),
-                "files": [str(file.relative_to(self.folder)) for file in files],
-            }
+            files = [file for files in self._listed().values() for file in files]
+            self._numbers = {file: number for number, file in enumerate(files)}
+            about = {"maps": str(self.folder.resolve()), "files": files}
             self._store = PixelStore(about, len(files), size_of(images))
-        return as_map(self._store.get(self._numbers[path], [path], lambda: read_levels(path)), path)
+        path = self.folder / file
+        return as_map(self._store.get(self._numbers[file], [path], lambda: read_levels(path)), path)
 
-    def _find(self, below: str, sample: str) -> Path:
-        """Return the file of a sample's map.
+    def _find(self, below: str, sample: str) -> str:
+        """Return the map of a sample by its place below the folder.
 
         Raises:
             ValueError: There is none, or more than one.
         """
         names = dict.fromkeys((f"{below}{sample}", below + sample.replace("/", "__")))
-        found = [path for name in names for path in self._listed().get(name, [])]
+        found = [file for name in names for file in self._listed().get(name, [])]
         if len(found) != 1:
-            what = "no map" if not found else f"{len(found)} maps ({', '.join(path.name for path in found)})"
+            what = (
+                "no map" if not found else f"{len(found)} maps ({', '.join(file.rpartition('/')[2] for file in found)})"
+            )
             raise ValueError(f"{what} for {sample}{f' under {below[:-1]}' if below else ''}")
         return found[0]
 
-    def _listed(self) -> dict[str, list[Path]]:
-        """Return the maps by their place below the folder, without suffix."""
+    def _listed(self) -> dict[str, list[str]]:
+        """Return the places of maps below the folder, by themselves without suffix."""
         if not self._named:
             raise MethodError("no folder of maps is given", hint="maps:FOLDER")
         if self._maps is None:
             self._maps = {}
-            for path in sorted(self.folder.rglob("*")):
-                if path.suffix.lower() in SUFFIXES:
-                    name = path.relative_to(self.folder).with_suffix("").as_posix()
-                    self._maps.setdefault(name, []).append(path)
+            for file in files_below(self.folder):
+                name, suffix = os.path.splitext(file)  # noqa: PTH122 - a folder has many
+                if suffix.lower() in SUFFIXES:
+                    self._maps.setdefault(name, []).append(file)
         return self._maps

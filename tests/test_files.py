@@ -10,6 +10,7 @@ from flbench.errors import RunError
 from flbench.files import (
     atomic_write,
     file_digest,
+    files_below,
     raise_if_full,
     save_into,
     storage_error,
@@ -120,3 +121,14 @@ def test_a_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
         write_text(tmp_path / "x" / "y.txt", "text")
+
+
+def test_files_below_a_folder_are_told_by_their_parts_in_order(tmp_path: Path) -> None:
+    for name in ("b.png", "a/z.png", "a-1.png", "a/b/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
+    (tmp_path / "link.png").symlink_to(tmp_path / "b.png")
+    assert files_below(tmp_path) == ["a/b/c.png", "a/z.png", "a-1.png", "b.png", "link.png"]

@@ -277,7 +277,7 @@ def on_device(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
 
 def to_tensor(images: Tensor) -> Tensor:
     """Return uint8 (B, H, W, 3) images as float32 (B, 3, H, W) in [0, 1]."""
-    return images.permute(0, 3, 1, 2).to(torch.float32).div_(255).contiguous()
+    return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
 class Sampler:

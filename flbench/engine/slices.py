@@ -277,14 +277,15 @@ def score_image(
         status, _, reason = outcome.partition(": ")
         return {"status": status, "reason": reason}
     fakeness, score, note = outcome
-    if not np.isfinite(fakeness).all() or (score is not None and not np.isfinite(score)):
+    low, high = float(fakeness.min()), float(fakeness.max())  # NaN is both where there is any
+    if not all(map(math.isfinite, (low, high, 0.0 if score is None else score))):
         return {"status": "bad_output", "reason": "NaN or infinity"}
-    fakeness = np.clip(fakeness, 0, 1)[None]
+    fakeness = (fakeness if low >= 0 and high <= 1 else np.clip(fakeness, 0, 1))[None]
     values: dict[str, Any] = {"status": "ok", "reason": note}
     values["score"] = float(top_score(fakeness)[0]) if score is None else score
     if label == "real":
         return values | {"false_alarm": float(false_alarm(fakeness)[0])}
-    if fakeness.min() == fakeness.max():
+    if low == high:
         values["reason"] = values["reason"] or FLAT
     region = None if example.region is None else example.region[None]
     pair = example.truth[None], fakeness, region
