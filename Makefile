@@ -54,7 +54,7 @@ bench: $(READY)
 	@$(BIN)/python docs/performance.py $(ARGS)
 
 bench-docs: $(READY)
-	@$(BIN)/python docs/performance.py --write
+	@$(BIN)/python docs/performance.py --write $(ARGS)
 
 bench-compare: $(READY)
 	@$(BIN)/python docs/performance.py --compare $(ARGS)

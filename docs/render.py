@@ -79,11 +79,6 @@ def synthfaces() -> str:
     return "\n".join(parts)
 
 
-def speed() -> str:
-    """Return the page of speed, from what `make bench-docs` measured."""
-    return performance.page(json.loads(performance.COMMITTED.read_text(encoding="utf-8")))
-
-
 def method_table() -> str:
     """Return every method that ships in one table, reference rows last: the README's."""
     shipped = sorted(ours(), key=lambda entry: (entry.reference, bool(entry.target)))
@@ -196,7 +191,7 @@ PAGES = {
     "commands.md": commands,
     "faults.md": fault_table.page,
     "methods.md": method_pages,
-    "performance.md": speed,
+    "performance.md": performance.page,
     "protocols.md": protocol_pages,
     "synthfaces.md": synthfaces,
 }

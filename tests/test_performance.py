@@ -164,7 +164,7 @@ def test_what_has_no_reference_is_held_against_its_limit() -> None:
 
 @pytest.mark.parametrize(("times", "worse", "runs"), [((0.3, 0.29, 0.2), 0, 2), ((0.3, 0.29, 0.31), 1, 2)])
 def test_what_is_worse_by_chance_is_measured_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: tuple[float, ...], worse: int, runs: int
+    monkeypatch: pytest.MonkeyPatch, times: tuple[float, ...], worse: int, runs: int
 ) -> None:
     def measured(seconds: float) -> dict[str, Any]:
         named = [row | {"fullname": f"file.py::{row['name']}"} for row in (one("test_ssim", seconds), PAIR[1])]
@@ -176,16 +176,17 @@ def test_what_is_worse_by_chance_is_measured_again(
 
     asked: list[list[str]] = []
     monkeypatch.setattr(performance, "measure", measure)
-    monkeypatch.setattr(performance, "COMMITTED", tmp_path / "performance.json")
-    performance.COMMITTED.write_text(json.dumps(performance.summary(measured(0.2))), encoding="utf-8")
-    assert len(performance.compared(measured(times[0]), again=True).worse) == worse
+    committed = performance.summary(measured(0.2))
+    assert len(performance.compared(measured(times[0]), committed, again=True).worse) == worse
     assert asked == [["file.py::test_ssim", "file.py::test_by_loop"]] * runs
-    assert len(performance.compared(measured(times[0]), again=False).worse) == 1
+    assert len(performance.compared(measured(times[0]), committed, again=False).worse) == 1
 
 
 def test_the_command_fails_and_names_what_got_worse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, committed = tmp_path / "raw.json", tmp_path / "performance.json"
+    file, committed, gpu = (tmp_path / name for name in ("raw.json", "performance.json", "gpu.json"))
     monkeypatch.setattr(performance, "COMMITTED", committed)
+    monkeypatch.setattr(performance, "ON_GPU", gpu)
+    gpu.write_text(json.dumps(summary(*PAIR, one("test_on_gpu", 0.4))), encoding="utf-8")
     monkeypatch.setattr(performance, "PAGE", tmp_path / "performance.md")
 
     def run(*words: str) -> tuple[int, str]:
@@ -194,7 +195,9 @@ def test_the_command_fails_and_names_what_got_worse(tmp_path: Path, monkeypatch:
 
     file.write_text(json.dumps(raw(*PAIR)), encoding="utf-8")
     assert run("--write")[0] == 0
-    assert performance.table(json.loads(committed.read_text(encoding="utf-8"))) in performance.PAGE.read_text("utf-8")
+    page = performance.PAGE.read_text("utf-8")
+    for kept in (committed, gpu):
+        assert performance.table(json.loads(kept.read_text(encoding="utf-8"))) in page
     assert run("--compare")[0] == 0
     file.write_text(json.dumps(raw(one("test_ssim", 0.3), PAIR[1])), encoding="utf-8")
     code, output = run("--compare")
@@ -205,3 +208,9 @@ def test_the_command_fails_and_names_what_got_worse(tmp_path: Path, monkeypatch:
     assert code == 1
     assert "Error: group 'ssim' has no reference for test_ssim" in output
     assert run("--write", "-k", "ssim")[0] == 2
+
+
+def test_benchmarks_of_a_gpu_are_files_of_their_own() -> None:
+    assert performance.benchmarks(gpu=True) == ["tests/benchmarks/test_on_gpu.py"]
+    assert "tests/benchmarks/test_on_gpu.py" not in performance.benchmarks(gpu=False)
+    assert len(performance.benchmarks(gpu=False)) >= 6

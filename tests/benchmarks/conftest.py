@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 TOLD = ("torch", "numba", "numpy", "scipy", "pillow", "pandas", "pyarrow", "scikit-image", "scikit-learn", "matplotlib")
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
-    """Tell the versions that a time depends on."""
+    """Tell the versions that a time depends on, and the GPU if there is one."""
     machine_info["versions"] = {name: metadata.version(name) for name in TOLD}
+    if torch.cuda.is_available():
+        machine_info["gpu"] = torch.cuda.get_device_name()
 
 
 def cpu_of_all() -> float:
