@@ -60,8 +60,8 @@ GPU = """## Measured on a GPU
 the products of convolutions to the ten bits of tf32. How weights lie in memory follows from it.
 
 Four changes came after this table and were not measured on a GPU yet: the next batch is given to it before the maps
-of this one are fetched, intervals are computed while it is busy, memory is no longer filled before it is written to, and
-what a fit's loaders hand over is one tensor a batch.
+of this one are fetched, intervals are computed while it is busy, memory is no longer filled before it is written to,
+and what a fit's loaders hand over is one tensor a batch.
 """
 
 TRIED = """## What was tried

@@ -170,17 +170,17 @@ class Reference(Locator):
 class Replay(Locator):
     """A locator that repeats what another program has said of images, by their names; the one kind that is told them.
 
-    It cannot learn anything from the images of a test that it is shown, since it predicts nothing: what it repeats
-    was written before, by a program that must not have seen labels or ground truth either.
+    It is shown no image of a test, and predicts nothing: what it repeats was written before, by a program that must not
+    have seen labels or ground truth either.
     """
 
     @abstractmethod
-    def predict_named(self, images: Tensor, samples: Sequence[str], condition: str) -> Prediction:
+    def predict_named(self, size: tuple[int, int], samples: Sequence[str], condition: str) -> Prediction:
         """Return the fakeness maps of samples under a condition.
 
         Args:
-            images: float32 (B, 3, H, W) in [0, 1].
-            samples: Their `sample_id`s.
+            size: Height and width in pixels that the maps must have.
+            samples: `sample_id`s.
             condition: "clean", or the name of a degradation.
 
         Raises:

@@ -15,7 +15,7 @@ from flbench.locator import Prediction, Replay, Unanswered
 from flbench.store import PixelStore
 
 from ._answers import SCORES, SUFFIXES, as_map, read_levels, read_scores, scores_of
-from ._networks import resize, size_of
+from ._networks import resize
 
 
 class FolderOfMaps(Replay):
@@ -43,8 +43,8 @@ class FolderOfMaps(Replay):
         self._scores: dict[str, dict[str, float] | None] = {}
         self._named = bool(target)
 
-    def predict_named(self, images: Tensor, samples: Sequence[str], condition: str) -> Prediction:
-        """Return the maps of samples, at the size of the images.
+    def predict_named(self, size: tuple[int, int], samples: Sequence[str], condition: str) -> Prediction:
+        """Return the maps of samples, at the size of the protocol.
 
         Raises:
             Unanswered: Samples without a map, or whose map cannot be used.
@@ -54,21 +54,20 @@ class FolderOfMaps(Replay):
         if below not in self._scores:
             self._scores[below] = read_scores(self.folder / below / SCORES, "sample_id")
         reasons: dict[int, str] = {}
-        size = size_of(images)
         maps = torch.zeros(len(samples), *size)
         for place, sample in enumerate(samples):
             try:
-                maps[place] = resize(self._read(self._find(below, sample), images)[None], size)[0]
+                maps[place] = resize(self._read(self._find(below, sample), size)[None], size)[0]
             except ValueError as error:
                 reasons[place] = str(error)
         scores = scores_of(samples, self._scores[below], reasons)
-        prediction = Prediction(maps.clamp_(0, 1).to(images.device), scores)
+        prediction = Prediction(maps.clamp_(0, 1), scores)
         if reasons:
             raise Unanswered(prediction, reasons)
         return prediction
 
-    def _read(self, file: str, images: Tensor) -> Tensor:
-        """Return a map; one of 8 bits and of the size of the images is decoded once for all runs.
+    def _read(self, file: str, size: tuple[int, int]) -> Tensor:
+        """Return a map; one of 8 bits and of the size asked for is decoded once for all runs.
 
         Raises:
             ValueError: The file is damaged or holds something else.
@@ -77,7 +76,7 @@ class FolderOfMaps(Replay):
             files = [file for files in self._listed().values() for file in files]
             self._numbers = {file: number for number, file in enumerate(files)}
             about = {"maps": str(self.folder.resolve()), "files": files}
-            self._store = PixelStore(about, len(files), size_of(images))
+            self._store = PixelStore(about, len(files), size)
         path = self.folder / file
         return as_map(self._store.get(self._numbers[file], [path], lambda: read_levels(path)), path)
 

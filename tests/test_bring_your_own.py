@@ -138,7 +138,7 @@ def test_a_map_that_cannot_be_used_is_unanswered_and_says_why(
     save_npy(tmp_path / "good", np.full((32, 32), 0.5))
     spoil(tmp_path / "bad")
     with pytest.raises(Unanswered) as caught:
-        FolderOfMaps(target=str(tmp_path)).predict_named(torch.rand(2, 3, 32, 32), ["bad", "good"], "clean")
+        FolderOfMaps(target=str(tmp_path)).predict_named((32, 32), ["bad", "good"], "clean")
     assert list(caught.value.reasons) == [0]
     assert said in caught.value.reasons[0]
     assert torch.equal(caught.value.prediction.fakeness[1], torch.full((32, 32), 0.5))
@@ -212,7 +212,7 @@ def test_names_with_a_slash_are_folders_or_two_underscores(tmp_path: Path) -> No
     save_npy(tmp_path / "a" / "one.x", np.full((4, 4), 0.25))  # with_suffix takes the place of .x: a/one.npy
     save_8(tmp_path / "b__two", np.ones((4, 4)))
     locator = FolderOfMaps(target=str(tmp_path))
-    maps, score = locator.predict_named(torch.rand(2, 3, 4, 4), ["a/one", "b/two"], "clean")
+    maps, score = locator.predict_named((4, 4), ["a/one", "b/two"], "clean")
     assert score is None
     assert maps.mean(dim=(1, 2)).tolist() == [0.25, 1]
     with pytest.raises(MethodError, match="by names"):
@@ -222,7 +222,7 @@ def test_names_with_a_slash_are_folders_or_two_underscores(tmp_path: Path) -> No
 def test_a_map_of_another_size_is_resized(tmp_path: Path) -> None:
     ramp = np.tile(np.arange(8, dtype=np.float64) / 10, (8, 1))
     save_npy(tmp_path / "x", ramp)
-    maps, _ = FolderOfMaps(target=str(tmp_path)).predict_named(torch.rand(1, 3, 4, 4), ["x"], "clean")
+    maps, _ = FolderOfMaps(target=str(tmp_path)).predict_named((4, 4), ["x"], "clean")
     expected = np.array(Image.fromarray(ramp.astype(np.float32)).resize((4, 4), Image.Resampling.BILINEAR))
     np.testing.assert_allclose(maps[0], expected, atol=1e-6)
 
@@ -239,8 +239,8 @@ def test_a_degraded_image_needs_a_map_of_its_own(boxes: Dataset, tmp_path: Path)
     assert again.id != cell.id
     save_npy(tmp_path / "maps" / "jpeg-50" / fakes[0], np.full((32, 32), 0.75))
     locator = FolderOfMaps(target=str(tmp_path / "maps"))
-    assert locator.predict_named(torch.rand(1, 3, 32, 32), fakes[:1], "jpeg-50").fakeness.unique().tolist() == [0.75]
-    assert locator.predict_named(torch.rand(1, 3, 32, 32), fakes[:1], "clean").fakeness.mean() < 0.5
+    assert locator.predict_named((32, 32), fakes[:1], "jpeg-50").fakeness.unique().tolist() == [0.75]
+    assert locator.predict_named((32, 32), fakes[:1], "clean").fakeness.mean() < 0.5
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_damaged_scores_are_told_with_their_line(tmp_path: Path, text: str, said
     save_npy(tmp_path / "x", np.zeros((4, 4)))
     (tmp_path / "scores.csv").write_text(text)
     with pytest.raises(MethodError, match=said):
-        FolderOfMaps(target=str(tmp_path)).predict_named(torch.rand(1, 3, 4, 4), ["x"], "clean")
+        FolderOfMaps(target=str(tmp_path)).predict_named((4, 4), ["x"], "clean")
 
 
 def test_a_sample_without_a_score_is_unanswered_where_scores_are_given(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_a_sample_without_a_score_is_unanswered_where_scores_are_given(tmp_path:
         save_npy(tmp_path / name, np.ones((4, 4)))
     (tmp_path / "scores.csv").write_text("sample_id,score\ny,0.5\n")
     with pytest.raises(Unanswered) as caught:
-        FolderOfMaps(target=str(tmp_path)).predict_named(torch.rand(2, 3, 4, 4), ["x", "y"], "clean")
+        FolderOfMaps(target=str(tmp_path)).predict_named((4, 4), ["x", "y"], "clean")
     assert caught.value.reasons == {0: "no score of x in scores.csv"}
     assert caught.value.prediction.score is not None
     assert caught.value.prediction.score[1] == 0.5

@@ -1,8 +1,8 @@
 """Make the batches of a fit in processes of their own.
 
 A GPU is given a thousand small tasks a step by one thread, which waits for the interpreter whenever another thread has
-it: measured, threads that make batches cost a step a fifth of its time. What goes from process to process is one tensor
-a batch, since each costs about as much as the next step's first layer.
+it: measured, threads that make batches cost a step a fifth of its time. A batch goes from process to process as one
+tensor, since each of them has to be received.
 """
 
 from __future__ import annotations

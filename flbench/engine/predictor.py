@@ -32,12 +32,12 @@ class _Given(NamedTuple):
     Attributes:
         prediction: Whatever it is.
         reasons: Why some images have no answer, by their place.
-        shape: Of the batch.
+        shape: That its maps must have.
     """
 
     prediction: Any
     reasons: Mapping[int, str]
-    shape: torch.Size
+    shape: tuple[int, int, int]
 
 
 class Predictor:
@@ -163,18 +163,20 @@ class Predictor:
     def _asked(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> _Given:
         reasons: Mapping[int, str] = {}
         with contained(self.name), torch.inference_mode(), self.runtime.computing(), making_way():
-            images = to_tensor(on_device([example.image for example in examples], self.runtime.device))
             try:
-                if isinstance(self.locator, Reference):
-                    truth = on_device([example.truth for example in examples], self.runtime.device)
-                    prediction = self.locator.predict_knowing(images, truth)
-                elif isinstance(self.locator, Replay):
-                    prediction = self.locator.predict_named(images, samples, condition)
-                else:
-                    prediction = self.locator.predict(images)
+                prediction = self._predicted(examples, samples, condition)
             except Unanswered as some:
                 prediction, reasons = some.prediction, some.reasons
-        return _Given(prediction, reasons, images.shape)
+        return _Given(prediction, reasons, (len(examples), *_size(examples)))
+
+    def _predicted(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> Prediction:
+        if isinstance(self.locator, Replay):
+            return self.locator.predict_named(_size(examples), samples, condition)
+        images = to_tensor(on_device([example.image for example in examples], self.runtime.device))
+        if not isinstance(self.locator, Reference):
+            return self.locator.predict(images)
+        truth = on_device([example.truth for example in examples], self.runtime.device)
+        return self.locator.predict_knowing(images, truth)
 
     def _answers(self, given: _Given) -> list[Outcome]:
         maps, scores = self._checked(given.prediction, given.shape)
@@ -199,7 +201,7 @@ class Predictor:
             ) from error
         return f"error: {type(error).__name__}: {error}"
 
-    def _checked(self, prediction: Any, shape: torch.Size) -> tuple[np.ndarray, list[float | None]]:
+    def _checked(self, prediction: Any, shape: tuple[int, int, int]) -> tuple[np.ndarray, list[float | None]]:
         """Return maps and scores as numpy, after holding them to the contract."""
 
         def broken(what: str) -> MethodError:
@@ -208,11 +210,10 @@ class Predictor:
         if not isinstance(prediction, Prediction):
             raise broken(f"predict returned {type(prediction).__name__}, expected Prediction")
         fakeness, score = prediction
-        count, _, height, width = shape
         if not isinstance(fakeness, torch.Tensor):
             raise broken(f"fakeness is {type(fakeness).__name__}, expected a tensor")
-        if tuple(fakeness.shape) != (count, height, width):
-            raise broken(f"fakeness has shape {tuple(fakeness.shape)}, expected {(count, height, width)}")
+        if tuple(fakeness.shape) != shape:
+            raise broken(f"fakeness has shape {tuple(fakeness.shape)}, expected {shape}")
         if not fakeness.is_floating_point():
             raise broken(f"fakeness is {fakeness.dtype}, expected float32")
         if fakeness.is_meta:
@@ -223,11 +224,16 @@ class Predictor:
             raise broken(f"fakeness is in {low:.3g}..{high:.3g}, expected 0..1")
         maps = _fetched(said)
         if score is None:
-            return maps, [None] * count
-        if not isinstance(score, torch.Tensor) or tuple(score.shape) != (count,):
+            return maps, [None] * len(maps)
+        if not isinstance(score, torch.Tensor) or tuple(score.shape) != shape[:1]:
             found = tuple(score.shape) if isinstance(score, torch.Tensor) else type(score).__name__
-            raise broken(f"score is {found}, expected a tensor of shape {(count,)}")
+            raise broken(f"score is {found}, expected a tensor of shape {shape[:1]}")
         return maps, [float(value) for value in score.detach().cpu().to(torch.float64)]
+
+
+def _size(examples: Sequence[Example]) -> tuple[int, int]:
+    height, width, _ = examples[0].image.shape
+    return height, width
 
 
 def _range(maps: torch.Tensor) -> tuple[float, float]:
