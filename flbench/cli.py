@@ -118,7 +118,7 @@ _job_options: list[Callable[[Command], Command]] = [
         type=click.Choice(["float32", "tf32", "bfloat16", "float16"]),
         default="float32",
         show_default=True,
-        help="In which networks predict; all but float32 are for GPUs. Fits are always float32.",
+        help="In which networks predict; all but float32 are for GPUs. Fits are in float32, on GPUs in tf32.",
     ),
     click.option("--batch", type=click.IntRange(min=1), help="Images predicted together; default: by size and device."),
     click.option(

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from torch import nn
 
 from flbench.cli import main
 from flbench.data.dataset import COLUMNS, About, Dataset, write_dataset
@@ -59,6 +61,14 @@ def make_dataset(
     manifest = pd.DataFrame([dict.fromkeys(COLUMNS, "") | row for row in rows])
     about = About(name="boxes", version="1", title="Boxes", licence="CC0-1.0", size=size, publishable=True)
     return write_dataset(folder, about, manifest)
+
+
+def settle(module: nn.Module, side: int) -> None:
+    """Let a network's norms know what images are like, as after a fit, and set it to predict."""
+    with torch.no_grad():
+        for _ in range(3):
+            module.train()(torch.rand(4, 3, side, side))
+    module.eval()
 
 
 def _image(folder: Path, name: str, pixels: np.ndarray) -> dict[str, str]:

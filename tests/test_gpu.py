@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from builders import make_dataset
+from builders import make_dataset, settle
 from torch import Tensor, nn
 
 import flbench
@@ -44,10 +44,7 @@ def locator() -> FakeLocator:
     torch.manual_seed(0)
     made = FakeLocator(encoder="resnet18", weights="none")
     made.module = made.build(pretrained=False)
-    with torch.no_grad():
-        for _ in range(3):
-            made.module.train()(torch.rand(4, 3, 64, 64))
-    made.module.eval()
+    settle(made.module, 64)
     return made
 
 

@@ -36,9 +36,9 @@ from flbench.registry import MethodChoice, load_method
 from flbench.scoring.metrics import collapse
 from flbench.study import CHECKPOINT, FIT, LOG, Study
 
-CPU = torch.device("cpu")
+_CPU = torch.device("cpu")
 
-FLOATS = 5
+_FLOATS = 5
 """Numbers that a batch has for each pixel: three of the image, ground truth and attention map."""
 
 VALID_IMAGES = 128
@@ -166,11 +166,11 @@ class SliceTraining(Training):
     def _batches(self, sampler: Sampler, recipe: Recipe, steps: range) -> Iterator[Batch]:
         """Yield the batches of some steps, made ahead; each is a function of the seed and the step alone."""
 
-        def make(step: int, device: torch.device = CPU) -> Batch:
+        def make(step: int, device: torch.device = _CPU) -> Batch:
             samples = sampler.samples(step)
             return self.batch(samples, sampler.flips(step, len(samples)) if recipe.flip else None, device)
 
-        size = recipe.batch * self.size**2 * FLOATS * 4
+        size = recipe.batch * self.size**2 * _FLOATS * 4
         if can_load(self.loaders, size):
             yield from loaded(make, steps, self.loaders, self.device)
         else:

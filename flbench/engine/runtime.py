@@ -89,7 +89,7 @@ class Runtime:
         device: Where modules and batches are.
         threads: CPU threads of torch.
         inference: Engine that fitted networks predict with, "torch" or one of `inference.ENGINES`.
-        precision: In which networks predict, a key of `inference.PRECISIONS`; fits are always in float32.
+        precision: In which networks predict, a key of `inference.PRECISIONS`; fits have their own, see `fitting`.
         batch: Images predicted together; None: as many as `batch_at` finds right.
     """
 

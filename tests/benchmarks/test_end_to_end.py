@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from builders import make_dataset
+from builders import make_dataset, settle
 from conftest import cpu_of_all
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -173,10 +173,7 @@ def large(full: bool) -> FakeLocator:
     encoder = "resnet101" if full else "resnet18"
     locator = FakeLocator(architecture="DeepLabV3", encoder=encoder, weights="random")
     locator.module = locator.build(pretrained=False)
-    with torch.no_grad():
-        for _ in range(3):
-            locator.module.train()(torch.rand(4, 3, 128, 128))
-    locator.module.eval()
+    settle(locator.module, 128)
     return locator
 
 
