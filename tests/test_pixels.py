@@ -10,7 +10,8 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score
 
-from flbench.scoring.pixels import LEVELS, Pool, Ranking, level_edges, level_of, pixel_metrics, pixels_of, rank
+from flbench.scoring.pixels import Ranking, pixel_metrics, pixels_of, rank
+from flbench.scoring.pool import LEVELS, Pool, level_edges, level_of
 
 unit = st.floats(0, 1, width=32)
 pairs = st.tuples(st.integers(1, 8), st.integers(1, 8)).flatmap(
@@ -75,6 +76,22 @@ def test_values_that_differ_in_the_last_bit_are_told_apart() -> None:
     got = pixel_metrics(truth, prediction)
     assert got["pixel_auroc"][0] == pytest.approx(3 / 4)
     assert got["pixel_ap"][0] == pytest.approx((1 + 2 / 3) / 2)
+
+
+@settings(max_examples=50)
+@given(arrays(np.uint8, st.integers(1, 40)), st.integers(0, 2**32 - 1), st.booleans())
+def test_maps_stored_in_bytes_rank_as_sorting_ranks_them(levels: np.ndarray, seed: int, moved: bool) -> None:
+    """They are counted, unless a pixel is the next float beside a gray level."""
+    truth, prediction = np.random.default_rng(seed).random(len(levels)), levels / np.float32(255)
+    if moved:
+        prediction[-1] = np.nextafter(prediction[-1], np.float32(0.4))
+    found = rank(pixels_of(truth[None], prediction[None], None, (0.1, 0.5)), 2)
+    values = np.unique(prediction)[::-1]
+    for level, ranking in zip((0.1, 0.5), found, strict=True):
+        np.testing.assert_array_equal(ranking.values, values)
+        reaching = prediction >= values[:, None]
+        np.testing.assert_array_equal(ranking.tp, [0, *(reaching & (truth >= level)).sum(axis=1)])
+        np.testing.assert_array_equal(ranking.fp, [0, *(reaching & (truth < level)).sum(axis=1)])
 
 
 def test_in_region_agrees_with_scikit_over_the_pixels() -> None:

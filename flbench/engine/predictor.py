@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -238,8 +239,11 @@ def _size(examples: Sequence[Example]) -> tuple[int, int]:
 
 def _range(maps: torch.Tensor) -> tuple[float, float]:
     """Return the lowest and the highest number of maps; what is no number does not count."""
-    low, high = maps.nan_to_num(nan=0.5, posinf=0.5, neginf=0.5).aminmax()
-    return float(low), float(high)
+    low, high = map(float, maps.aminmax())
+    if math.isfinite(low) and math.isfinite(high):
+        return low, high
+    low, high = map(float, maps.nan_to_num(nan=0.5, posinf=0.5, neginf=0.5).aminmax())
+    return low, high
 
 
 def _fetched(maps: torch.Tensor) -> np.ndarray:

@@ -29,7 +29,8 @@ import numpy as np
 
 from flbench.protocol import METRICS
 from flbench.record import Convention
-from flbench.scoring.pixels import BINARISED, THRESHOLD, Array, Mask, Pool, Ranking, level_edges, pixels_of, rank
+from flbench.scoring.pixels import BINARISED, THRESHOLD, Array, Mask, Ranking, pixels_of, rank
+from flbench.scoring.pool import Pool, level_edges
 
 GROUND_TRUTHS = (0.05, BINARISED, 0.2)
 """Ground truth at and above which a pixel is fake, one convention each."""

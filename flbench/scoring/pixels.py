@@ -1,17 +1,15 @@
 """Pixels as a yes-or-no question: F1, IoU, AUROC and AP of fakeness maps against a binarised ground truth.
 
 All of it comes from one sort of an image's pixels: a `Ranking` counts, for every value that a map takes, how many
-fake and how many real pixels reach it. Pixels of equal value are never told apart. A `Pool` does the same for the
-pixels of any number of images together. NaN means *undefined* and nothing else: F1, IoU and AP need a fake pixel,
-AUROC a fake and a real one.
+fake and how many real pixels reach it. Pixels of equal value are never told apart. NaN means *undefined* and nothing
+else: F1, IoU and AP need a fake pixel, AUROC a fake and a real one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -30,24 +28,19 @@ THRESHOLD = 0.5
 BINARISED = 0.1
 """Ground truth at and above which a pixel is fake."""
 
-# Below the 30 bits that a float32 in [0, 1] fills, a key has two left for what the ground truth reaches.
-_CODE_BITS = 2
+CODE_BITS = 2
+"""Bits that tell how many levels the ground truth reaches; a float32 in [0, 1] leaves as many of a key's 32."""
 
-# Such a key is sorted by three digits.
+# A key is sorted by three digits.
 _DIGITS = 3
 _DIGIT_BITS = 11
 _DIGIT = (1 << _DIGIT_BITS) - 1
 
+# What files of 8 bits call one.
+_GRAYS = 255
+
 PIXEL_METRICS = ("f1", "iou", "pixel_auroc", "pixel_ap")
 """What `pixel_metrics` knows."""
-
-LEVELS = 1 << 16
-"""Levels of fakeness that are told apart when pixels of many images are pooled."""
-
-# A level is 10 bits of the mantissa of the distance to the nearer of 0 and 1, and the nearest is within 2 to the -33.
-# Evenly spaced levels would tie most pixels of a saturated map: measured, they moved an AUROC by 1e-4.
-_DROPPED_BITS = 13
-_NEAREST = (127 - 33) << (23 - _DROPPED_BITS)
 
 
 class Pixels(NamedTuple):
@@ -79,7 +72,7 @@ def pixels_of(truth: Array, prediction: Array, region: Mask | None, binarised: S
         raise ValueError(f"expected two maps of one shape, got {truth.shape} and {prediction.shape}")
     if region is not None and (region.shape != truth.shape or region.dtype != np.bool_):
         raise ValueError(f"expected a bool region {truth.shape}, got {region.dtype} {region.shape}")
-    if len(binarised) >= 1 << _CODE_BITS or list(binarised) != sorted(set(binarised)):
+    if len(binarised) >= 1 << CODE_BITS or list(binarised) != sorted(set(binarised)):
         raise ValueError(f"expected at most three ascending levels, got {tuple(binarised)}")
     if not np.isfinite(truth).all():
         raise ValueError("the truth has NaN or infinity")
@@ -199,13 +192,28 @@ def rank(pixels: Pixels, levels: int) -> list[Ranking]:
 def _descending(values: NDArray[np.float32], reached: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """Return the pixels of an image as keys uint32 (P,): a value's bits, then what is reached; sorted, highest first.
 
-    Floats in [0, 1] are ordered as their bits are, and whole numbers are sorted by their digits, without comparing.
+    Floats in [0, 1] are ordered as their bits are, and whole numbers are sorted by their digits, without comparing. The
+    pixels of a map that was stored in 8 bits need only be counted.
     """
     bits = values.view(np.uint32)
     keys, other = np.empty_like(bits), np.empty_like(bits)
+    grays = np.arange(_GRAYS + 1).astype(np.float32) / np.float32(_GRAYS)
+    found = np.zeros((_GRAYS + 1, 1 << CODE_BITS), np.int64)
+    for i in range(len(values)):
+        gray = int(values[i] * np.float32(_GRAYS) + np.float32(0.5))
+        if grays[gray] != values[i]:
+            break
+        found[gray, reached[i]] += 1
+    else:
+        place, bits = 0, grays.view(np.uint32)
+        for gray in range(_GRAYS, -1, -1):
+            for code in range((1 << CODE_BITS) - 1, -1, -1):
+                keys[place : place + found[gray, code]] = (bits[gray] << CODE_BITS) | code
+                place += found[gray, code]
+        return keys
     counts = np.zeros((_DIGITS, 1 << _DIGIT_BITS), np.int64)
     for i in range(len(keys)):
-        keys[i] = (bits[i] << _CODE_BITS) | reached[i]
+        keys[i] = (bits[i] << CODE_BITS) | reached[i]
         for digit in range(_DIGITS):
             counts[digit, (keys[i] >> (digit * _DIGIT_BITS)) & _DIGIT] += 1
     for digit in range(_DIGITS):
@@ -226,7 +234,7 @@ def _counted(keys: NDArray[np.uint32], levels: int) -> tuple[NDArray[np.uint32],
 
     In row `level` only pixels count whose ground truth is beyond that level; in the last row all do.
     """
-    code, last = (1 << _CODE_BITS) - 1, len(keys) - 1
+    code, last = (1 << CODE_BITS) - 1, len(keys) - 1
     distinct = min(1, len(keys))
     for i in range(1, len(keys)):
         distinct += (keys[i] ^ keys[i - 1]) > code
@@ -234,7 +242,7 @@ def _counted(keys: NDArray[np.uint32], levels: int) -> tuple[NDArray[np.uint32],
     counts = np.zeros((levels + 1, distinct + 1), np.int64)
     k = 0
     for i in range(len(keys)):  # what the next pixel says of the same value takes the place of what this one says
-        bits[k] = keys[i] >> _CODE_BITS
+        bits[k] = keys[i] >> CODE_BITS
         counts[levels, k + 1] = i + 1
         k += (keys[i] ^ keys[min(i + 1, last)]) > code
     for level in range(levels):
@@ -244,67 +252,6 @@ def _counted(keys: NDArray[np.uint32], levels: int) -> tuple[NDArray[np.uint32],
             counts[level, k + 1] = found
             k += (keys[i] ^ keys[min(i + 1, last)]) > code
     return bits, counts
-
-
-def level_of(values: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Return the level, 0 to `LEVELS` - 1, of values float32 (P,) in [0, 1]; a higher value is never at a lower one."""
-    upper = values >= THRESHOLD
-    bits = np.where(upper, 1 - values, values).view(np.uint32)
-    # Levels hold their lowest value, also above one half, where distances run the other way.
-    bits -= upper & (bits > 0)
-    steps = np.maximum(bits >> _DROPPED_BITS, _NEAREST) - _NEAREST
-    return np.where(upper, LEVELS - 1 - steps, steps).astype(np.intp)
-
-
-@cache
-def level_edges() -> NDArray[np.float32]:
-    """Return the lowest value at each level, float32 (`LEVELS`,), in ascending order; one half is among them."""
-    near = (np.arange(_NEAREST, _NEAREST + LEVELS // 2 + 1, dtype=np.uint32) << _DROPPED_BITS).view(np.float32)
-    near[0] = 0
-    exact = 1 - near[:0:-1].astype(np.float64)
-    upper = exact.astype(np.float32)
-    upper = np.where(upper < exact, np.nextafter(upper, np.float32(2)), upper)
-    edges = np.concatenate([near[:-1], upper])
-    edges.setflags(write=False)
-    return edges
-
-
-@dataclass
-class Pool:
-    """Pixels of many images, counted by level of fakeness and by what their ground truth reaches.
-
-    Memory does not grow with the number of images, and their order does not matter.
-
-    Attributes:
-        counts: int64 (levels of ground truth + 1, `LEVELS`).
-        images: Images that brought pixels.
-        empty: Images without any.
-    """
-
-    counts: Ints = field(default_factory=lambda: np.zeros((1 << _CODE_BITS, LEVELS), np.int64))
-    images: int = 0
-    empty: int = 0
-
-    def add(self, pixels: Pixels) -> None:
-        """Add the pixels of one image."""
-        np.add.at(self.counts.reshape(-1), pixels.reached.astype(np.intp) * LEVELS + level_of(pixels.values), 1)
-        self.images += len(pixels.values) > 0
-        self.empty += len(pixels.values) == 0
-
-    def joined(self, other: Pool) -> Pool:
-        """Return a pool of both."""
-        return Pool(self.counts + other.counts, self.images + other.images, self.empty + other.empty)
-
-    def ranking(self, level: int) -> Ranking:
-        """Return the ranking of all pixels for one binarisation level, its values the edges of levels in use."""
-        tp = self.counts[level + 1 :, ::-1].sum(axis=0)
-        fp = self.counts[: level + 1, ::-1].sum(axis=0)
-        used = np.flatnonzero(tp + fp)
-        return Ranking(level_edges()[::-1][used], _from_zero(tp[used]), _from_zero(fp[used]))
-
-
-def _from_zero(counts: Ints) -> Ints:
-    return np.concatenate([[0], np.cumsum(counts)])
 
 
 def pixel_metrics(
@@ -361,7 +308,7 @@ def pixel_metrics(
 @compiled("Tuple((int64, float64))(uint32[::1])")
 def _areas(keys: NDArray[np.uint32]) -> tuple[int, float]:
     """Return twice the wins and the sum of precision × gain of sorted keys, as of a `Ranking`, which takes longer."""
-    code, last = (1 << _CODE_BITS) - 1, len(keys) - 1
+    code, last = (1 << CODE_BITS) - 1, len(keys) - 1
     twice, total, tp, fp, tp_above, fp_above = 0, 0.0, 0, 0, 0, 0
     for i in range(len(keys)):
         tp += (keys[i] & code) > 0
