@@ -38,9 +38,6 @@ from flbench.study import CHECKPOINT, FIT, LOG, Study
 
 _CPU = torch.device("cpu")
 
-_FLOATS = 5
-"""Numbers that a batch has for each pixel: three of the image, ground truth and attention map."""
-
 VALID_IMAGES = 128
 """Images of the valid slice looked at, half fakes, half real photos: enough to rank states, cheap beside a fit."""
 
@@ -170,14 +167,13 @@ class SliceTraining(Training):
             samples = sampler.samples(step)
             return self.batch(samples, sampler.flips(step, len(samples)) if recipe.flip else None, device)
 
-        size = recipe.batch * self.size**2 * _FLOATS * 4
-        if can_load(self.loaders, size):
-            yield from loaded(make, steps, self.loaders, self.device)
+        if can_load(self.loaders):
+            yield from loaded(make, steps, self.loaders, self.device, (recipe.batch, self.size, self.size))
         else:
             yield from one_ahead(make(step, self.device) for step in steps)
 
     def _step(self, module: nn.Module, optimiser: torch.optim.Optimizer, loss: Loss, batch: Batch) -> Tensor:
-        torch.manual_seed(step_seed(self.seed, self.history.step))
+        _seed_generators(step_seed(self.seed, self.history.step), self.device)
         if not module.training:
             module.train()
         optimiser.zero_grad(set_to_none=True)
@@ -287,6 +283,17 @@ def rate(step: int, steps: int, schedule: str) -> float:
 def step_seed(seed: int, step: int) -> int:
     """Return a 63-bit seed for the generators of one step."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _seed_generators(seed: int, device: torch.device) -> None:
+    """Seed what a step may draw from, as `torch.manual_seed` does.
+
+    That also asks kinds of devices that are not here, and they keep every seed with a trace of where it came from.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        module = torch.get_device_module(device)
+        getattr(module, "manual_seed_all", module.manual_seed)(seed)
 
 
 def make_fit(fit: Fit, frames: Frames, study: Study, runtime: Runtime, events: Events) -> dict[str, Any]:

@@ -1,56 +1,41 @@
 """Make the batches of a fit in processes of their own.
 
 A GPU is given a thousand small tasks a step by one thread, which waits for the interpreter whenever another thread has
-it: measured, threads that make batches cost a step a fifth of its time. A batch goes from process to process as one
-tensor, since each of them has to be received.
+it: measured, threads that make batches cost a step a fifth of its time. Processes write batches into memory that all of
+them share from the start, since to hand over memory costs the one that gets it a millisecond a batch.
 """
 
 from __future__ import annotations
 
-import shutil
+import mmap
+import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from flbench.engine.ahead import one_ahead
 from flbench.errors import DataError
 from flbench.locator import Batch
 
 _AHEAD = 2
 """Batches that each process makes ahead."""
 
-_SHARED = Path("/dev/shm")
-"""Where torch hands tensors from process to process, on Linux."""
+_FLOATS = 5
+"""Numbers that a batch has for each pixel: three of the image, ground truth and attention map."""
 
 Make = Callable[[int], Batch]
+Shape = tuple[int, int, int]
 
 
-def can_load(workers: int, size: int) -> bool:
-    """Tell whether processes can hand over batches of so many bytes: containers often have little shared memory.
-
-    Args:
-        workers: How many processes.
-        size: Bytes of a batch.
-    """
-    return workers > 1 and _SHARED.is_dir() and shutil.disk_usage(_SHARED).free > 2 * workers * _AHEAD * size
+def can_load(workers: int) -> bool:
+    """Tell whether some processes can load: they are forks, which only Linux does safely."""
+    return workers > 1 and sys.platform == "linux"
 
 
-class _Packed(NamedTuple):
-    """A batch as one tensor.
-
-    Attributes:
-        numbers: float32, one dimension: images, ground truth, attention maps, labels.
-        shape: Of the images.
-    """
-
-    numbers: Tensor
-    shape: tuple[int, ...]
-
-
-def loaded(make: Make, steps: range, workers: int, device: torch.device) -> Iterator[Batch]:
+def loaded(make: Make, steps: range, workers: int, device: torch.device, shape: Shape) -> Iterator[Batch]:
     """Yield the batches of steps, in order, each made by one of some processes.
 
     Args:
@@ -58,49 +43,73 @@ def loaded(make: Make, steps: range, workers: int, device: torch.device) -> Iter
         steps: Which.
         workers: How many processes; they are forks of this one and end with the iterator.
         device: Where the batches go.
+        shape: How many images every batch has, and their height and width.
 
     Raises:
         DataError: An image is missing or cannot be decoded.
     """
+    places = _places(workers * _AHEAD + 1, shape)
     loader: DataLoader[Any] = DataLoader(
-        _Steps(make),
+        _Steps(make, places),
         batch_size=None,
         sampler=steps,
         num_workers=workers,
         prefetch_factor=_AHEAD,
-        pin_memory=torch.cuda.is_available(),
         multiprocessing_context="fork",
         generator=torch.Generator(),  # else it draws from the one that the fit draws from
     )
-    for made in loader:
-        if not isinstance(made, _Packed):
-            message, hint = made
-            raise DataError(message, hint=hint)
-        yield _unpacked(made, device)
+    return one_ahead(_received(iter(loader), steps, places, device, shape))  # forks have no thread but this one
 
 
-def _packed(batch: Batch) -> _Packed:
-    parts = (batch.images, batch.fakeness, batch.attention, batch.labels)
-    return _Packed(torch.cat([part.flatten() for part in parts]), tuple(batch.images.shape))
+def _received(
+    arriving: Iterator[tuple[str, ...]], steps: range, places: Tensor, device: torch.device, shape: Shape
+) -> Iterator[Batch]:
+    try:
+        for step in steps:
+            if failed := next(arriving):
+                message, hint = failed
+                raise DataError(message, hint=hint)
+            yield _unpacked(_sent(places[step % len(places)], device), shape)
+    finally:
+        del arriving  # an error would keep it, and with it the processes
 
 
-def _unpacked(packed: _Packed, device: torch.device) -> Batch:
-    count, channels, height, width = packed.shape
+def _places(count: int, shape: Shape) -> Tensor:
+    """Return memory for so many batches, float32 (count, numbers), that forks share; no name of it is left behind."""
+    images, height, width = shape
+    numbers = images * (height * width * _FLOATS + 1)
+    return torch.frombuffer(mmap.mmap(-1, 4 * count * numbers), dtype=torch.float32).view(count, numbers)
+
+
+def _sent(numbers: Tensor, device: torch.device) -> Tensor:
+    """Return numbers on a device, in memory of their own; a GPU fetches them by itself, while this thread goes on."""
+    own = torch.empty(numbers.shape, pin_memory=device.type == "cuda").copy_(numbers)
+    return own.to(device, non_blocking=True)
+
+
+def _unpacked(numbers: Tensor, shape: Shape) -> Batch:
+    count, height, width = shape
     pixels = count * height * width
-    numbers = packed.numbers.to(device, non_blocking=True)
-    images, fakeness, attention, labels = numbers.split((channels * pixels, pixels, pixels, count))
-    maps = (count, height, width)
-    return Batch(images.view(packed.shape), fakeness.view(maps), labels, attention.view(maps))
+    images, fakeness, attention, labels = numbers.split((3 * pixels, pixels, pixels, count))
+    return Batch(images.view(count, 3, height, width), fakeness.view(shape), labels, attention.view(shape))
 
 
 class _Steps(Dataset[Any]):
-    """Batches by their step; for one that cannot be made, message and hint of the error, which torch would rewrite."""
+    """Batches by their step, each written into its place.
 
-    def __init__(self, make: Make) -> None:
+    An item is empty or, for a batch that cannot be made, message and hint of the error, which torch would rewrite. When
+    a batch is asked for, no more than `_AHEAD` for each process are on their way after it, so its place is its own.
+    """
+
+    def __init__(self, make: Make, places: Tensor) -> None:
         self._make = make
+        self._places = places
 
-    def __getitem__(self, step: int) -> _Packed | tuple[str, str]:
+    def __getitem__(self, step: int) -> tuple[str, ...]:
         try:
-            return _packed(self._make(step))
+            batch = self._make(step)
         except DataError as error:
             return error.message, error.hint
+        parts = (batch.images, batch.fakeness, batch.attention, batch.labels)
+        torch.cat([part.flatten() for part in parts], out=self._places[step % len(self._places)])
+        return ()
