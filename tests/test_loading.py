@@ -35,7 +35,7 @@ def batch_of(step: int) -> Batch:
 def test_batches_come_in_order_and_the_processes_end_with_them() -> None:
     """All are held before they are looked at: what processes write later lies elsewhere."""
     before = torch.random.get_rng_state()
-    batches = list(loaded(batch_of, range(8, 60), 3, CPU, SHAPE))
+    batches = list(loaded(batch_of, range(8, 60), 2, CPU, SHAPE))
     for step, batch in zip(range(8, 60), batches, strict=True):
         assert isinstance(batch, Batch)
         for part, expected in zip(batch, batch_of(step), strict=True):

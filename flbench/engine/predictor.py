@@ -31,14 +31,16 @@ class _Given(NamedTuple):
     """What a locator returned of a batch; a GPU may still be busy with it.
 
     Attributes:
-        prediction: Whatever it is.
+        prediction: Whatever it is, out of a GPU's memory.
         reasons: Why some images have no answer, by their place.
         shape: That its maps must have.
+        written: What to wait for before it is read.
     """
 
     prediction: Any
     reasons: Mapping[int, str]
     shape: tuple[int, int, int]
+    written: Sequence[torch.cuda.Event]
 
 
 class Predictor:
@@ -82,47 +84,45 @@ class Predictor:
             MethodError: The output breaks the contract, the method ends the process, or the first images all fail.
         """
         started = time.perf_counter()
-        given = self._given(examples, samples, condition) if self.runtime.beside > 1 else None
-        known = self._in_pieces(examples, samples, condition) if given is None else []
+        first = slice(0, self.timer.batch)
+        given = self._given(examples[first], samples[first], condition)
         self.timer.predict_s += time.perf_counter() - started
         self.timer.images += len(examples)
 
         def outcomes() -> list[Outcome]:
-            if given is None:
-                return known
             started = time.perf_counter()
-            try:
-                return self._answers(given)
-            except FlbenchError:
-                raise
-            except Exception:  # it is tried again, and told then
-                return self._in_pieces(examples, samples, condition)
-            finally:
-                self.timer.predict_s += time.perf_counter() - started
+            found = self._piece(examples[first], samples[first], condition, given)
+            found += self._in_pieces(examples[len(found) :], samples[len(found) :], condition)
+            self.timer.predict_s += time.perf_counter() - started
+            return found
 
         return outcomes
 
-    def _given(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> _Given | None:
-        """Give a whole batch to the device; None if that fails."""
-        if self.timer.batch is not None and self.timer.batch < len(examples):
-            return None
+    def _given(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> _Given | Exception:
+        """Give examples to the device, and return what is said or what was raised."""
         try:
             return self._asked(examples, samples, condition)
         except FlbenchError:
             raise
-        except Exception:  # it is tried again, and told then
-            return None
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # else it would keep what filled the memory
+            return error
 
     def _in_pieces(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> list[Outcome]:
         outcomes: list[Outcome] = []
         while len(outcomes) < len(examples):
             piece = slice(len(outcomes), len(outcomes) + (self.timer.batch or len(examples)))
-            outcomes += self._piece(examples[piece], samples[piece], condition)
+            given = self._given(examples[piece], samples[piece], condition)
+            outcomes += self._piece(examples[piece], samples[piece], condition, given)
         return outcomes
 
-    def _piece(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> list[Outcome]:
+    def _piece(
+        self, examples: Sequence[Example], samples: Sequence[str], condition: str, given: _Given | Exception
+    ) -> list[Outcome]:
         try:
-            return self._answers(self._asked(examples, samples, condition))
+            if isinstance(given, Exception):
+                raise given
+            return self._answers(given)
         except FlbenchError:
             raise
         except Exception as error:
@@ -131,7 +131,7 @@ class Predictor:
                 return [self._failed(error)]
         if not full:
             each = zip(examples, samples, strict=True)
-            return [self._piece([example], [name], condition)[0] for example, name in each]
+            return [self._in_pieces([example], [name], condition)[0] for example, name in each]
         self._release()  # the error is gone by now, and with it what it held
         if len(examples) == 1:
             return [self._quartered(examples[0], samples[0], condition)]
@@ -168,7 +168,8 @@ class Predictor:
                 prediction = self._predicted(examples, samples, condition)
             except Unanswered as some:
                 prediction, reasons = some.prediction, some.reasons
-        return _Given(prediction, reasons, (len(examples), *_size(examples)))
+            prediction, written = _fetched(prediction)
+        return _Given(prediction, reasons, (len(examples), *_size(examples)), written)
 
     def _predicted(self, examples: Sequence[Example], samples: Sequence[str], condition: str) -> Prediction:
         if isinstance(self.locator, Replay):
@@ -180,6 +181,8 @@ class Predictor:
         return self.locator.predict_knowing(images, truth)
 
     def _answers(self, given: _Given) -> list[Outcome]:
+        for event in given.written:
+            event.synchronize()
         maps, scores = self._checked(given.prediction, given.shape)
         self._failures, self._succeeded = 0, True
         answers = enumerate(map(Answer, maps, scores))
@@ -219,11 +222,11 @@ class Predictor:
             raise broken(f"fakeness is {fakeness.dtype}, expected float32")
         if fakeness.is_meta:
             raise broken("fakeness is on meta, which holds no numbers")
-        said = fakeness.detach().float()
+        said = fakeness.detach().float().cpu()
         low, high = _range(said)
         if low < -1e-6 or high > 1 + 1e-6:
             raise broken(f"fakeness is in {low:.3g}..{high:.3g}, expected 0..1")
-        maps = _fetched(said)
+        maps = said.numpy()
         if score is None:
             return maps, [None] * len(maps)
         if not isinstance(score, torch.Tensor) or tuple(score.shape) != shape[:1]:
@@ -246,8 +249,19 @@ def _range(maps: torch.Tensor) -> tuple[float, float]:
     return low, high
 
 
-def _fetched(maps: torch.Tensor) -> np.ndarray:
-    """Return maps as numpy, from a GPU through memory that it writes to by itself."""
-    if maps.device.type != "cuda":
-        return maps.cpu().numpy()
-    return torch.empty(maps.shape, dtype=maps.dtype, pin_memory=True).copy_(maps).numpy()
+def _fetched(prediction: Any) -> tuple[Any, list[torch.cuda.Event]]:
+    """Let a GPU write what is said into the host's memory, before it turns to what it is given next.
+
+    Returns:
+        The prediction there, and what tells when it is; what is nowhere on a GPU, or no prediction, as it is.
+    """
+    if not isinstance(prediction, Prediction):
+        return prediction, []
+    parts: list[Any] = list(prediction)
+    written = []
+    for place, part in enumerate(parts):
+        if isinstance(part, torch.Tensor) and part.device.type == "cuda":
+            there = torch.empty(part.shape, dtype=part.dtype, pin_memory=True)
+            parts[place] = there.copy_(part.detach(), non_blocking=True)
+            written.append(torch.cuda.current_stream(part.device).record_event())
+    return Prediction(*parts), written
