@@ -67,7 +67,7 @@ class PixelStore:
         self._trusted = bytearray(count)
         self._lock = Lock()
 
-    def get(self, number: int, files: Sequence[Path], make: Callable[[], np.ndarray]) -> np.ndarray:
+    def get(self, number: int, files: Sequence[str | Path], make: Callable[[], np.ndarray]) -> np.ndarray:
         """Return an item, made now if it is not there or no longer of these files; what is there cannot be written to.
 
         Whatever the store cannot do it does without; only what `make` raises is raised.
@@ -159,7 +159,7 @@ class PixelStore:
             self._writable = False
 
 
-def _stamp(files: Sequence[Path]) -> bytes | None:
+def _stamp(files: Sequence[str | Path]) -> bytes | None:
     """Return 8 bytes that tell the content of files from what it was, by size and time of change; None if one lacks."""
     try:
         said = [(found.st_size, found.st_mtime_ns) for found in map(os.stat, files)]

@@ -31,7 +31,7 @@ def read_map(path: Path) -> Tensor:
     Raises:
         ValueError: The file is damaged or holds something else; says what, without the path.
     """
-    return as_map(read_levels(path), path)
+    return as_map(read_levels(path), path.name)
 
 
 def read_levels(path: Path) -> np.ndarray:
@@ -43,20 +43,20 @@ def read_levels(path: Path) -> np.ndarray:
     return _read_npy(path) if path.suffix.lower() == ".npy" else _read_png(path)
 
 
-def as_map(array: np.ndarray, path: Path) -> Tensor:
-    """Return what `read_levels` read as float32 (H, W) in [0, 1].
+def as_map(array: np.ndarray, name: str) -> Tensor:
+    """Return what `read_levels` read of a file of some name as float32 (H, W) in [0, 1].
 
     Raises:
         ValueError: It is no map; says what it is.
     """
     if array.ndim != 2 or not array.size:
-        raise ValueError(f"{path.name}: an array of shape {array.shape}, expected (height, width)")
+        raise ValueError(f"{name}: an array of shape {array.shape}, expected (height, width)")
     if array.dtype == np.uint8:
         return torch.from_numpy(array / np.float32(255))
     if not np.isfinite(array).all():
-        raise ValueError(f"{path.name}: NaN or infinity")
+        raise ValueError(f"{name}: NaN or infinity")
     if array.min() < 0 or array.max() > 1:
-        raise ValueError(f"{path.name}: values in {array.min():.3g}..{array.max():.3g}, expected 0..1")
+        raise ValueError(f"{name}: values in {array.min():.3g}..{array.max():.3g}, expected 0..1")
     return torch.from_numpy(array.astype(np.float32))
 
 

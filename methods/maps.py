@@ -77,8 +77,9 @@ class FolderOfMaps(Replay):
             self._numbers = {file: number for number, file in enumerate(files)}
             about = {"maps": str(self.folder.resolve()), "files": files}
             self._store = PixelStore(about, len(files), size)
-        path = self.folder / file
-        return as_map(self._store.get(self._numbers[file], [path], lambda: read_levels(path)), path)
+        path = f"{self.folder}/{file}"
+        levels = self._store.get(self._numbers[file], [path], lambda: read_levels(Path(path)))
+        return as_map(levels, file.rpartition("/")[2])
 
     def _find(self, below: str, sample: str) -> str:
         """Return the map of a sample by its place below the folder.

@@ -309,15 +309,13 @@ def pixel_metrics(
 def _areas(keys: NDArray[np.uint32]) -> tuple[int, float]:
     """Return twice the wins and the sum of precision × gain of sorted keys, as of a `Ranking`, which takes longer."""
     code, last = (1 << CODE_BITS) - 1, len(keys) - 1
-    twice, total, tp, fp, tp_above, fp_above = 0, 0.0, 0, 0, 0, 0
+    twice, total, tp, tp_above, above = 0, 0.0, 0, 0, 0
     for i in range(len(keys)):
         tp += (keys[i] & code) > 0
-        fp = i + 1 - tp
-        lowest = (keys[i] ^ keys[min(i + 1, last)]) > code or i == last
-        # Whether a pixel is the last of its value is not foreseen: to multiply takes less time than to guess wrong.
-        twice += lowest * (fp - fp_above) * (tp + tp_above)
-        total += float(lowest * (tp - tp_above)) * (float(tp) / float(i + 1))
-        tp_above, fp_above = (tp, fp) if lowest else (tp_above, fp_above)
+        if i == last or (keys[i] ^ keys[i + 1]) > code:
+            twice += (i + 1 - tp - (above - tp_above)) * (tp + tp_above)
+            total += float(tp - tp_above) * (float(tp) / float(i + 1))
+            tp_above, above = tp, i + 1
     return twice, total
 
 
