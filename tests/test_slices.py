@@ -15,14 +15,15 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 
 from flbench.condition import parse_condition
-from flbench.data.batches import Frames
+from flbench.data.batches import Example, Frames
 from flbench.data.dataset import Dataset
 from flbench.data.degradations import degrade
 from flbench.data.fakeness import fakeness_map
 from flbench.engine import evaluate
 from flbench.engine.evaluate import run_cell, shared_locators
 from flbench.engine.plan import Cell, Request, make_plan
-from flbench.engine.predictions import Predictions
+from flbench.engine.predictions import Answer, Predictions, Timer
+from flbench.engine.predictor import Predictor
 from flbench.engine.runtime import Events, Runtime
 from flbench.errors import Interrupted
 from flbench.locator import Locator, Prediction
@@ -219,3 +220,33 @@ def test_threads_beside_a_network_change_no_score(
     )
     assert shared.results == alone.results
     assert (Study(tmp_path / "shared").scores(shared.cell)["status"] == "unreadable").any()
+
+
+class Small(Locator):
+    """Have memory for two images at a time."""
+
+    title = "Small"
+
+    def __init__(self) -> None:
+        self.shown: list[int] = []
+
+    def predict(self, images: Tensor) -> Prediction:
+        self.shown.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return Prediction(images.mean(dim=1))
+
+
+def test_a_batch_that_was_given_too_early_is_shown_as_the_one_before_it_had_to_be(tmp_path: Path) -> None:
+    """A GPU is given the next batch before it is known that this one does not fit; nothing is shown again as it was."""
+    images = np.arange(8 * 4 * 4 * 3, dtype=np.uint8).reshape(8, 4, 4, 3)
+    examples = [Example(image, np.zeros((4, 4), np.float32), None) for image in images]
+    locator, names = Small(), [str(number) for number in range(8)]
+    predictor = Predictor(locator, "small", RUNTIME, tmp_path / "log.txt", Timer())
+    waiting = [predictor.begun(examples, names, "clean") for _ in range(2)]
+    for finish in waiting:
+        for image, outcome in zip(images, finish(), strict=True):
+            assert isinstance(outcome, Answer)
+            np.testing.assert_allclose(outcome.fakeness, image.mean(axis=2) / 255, atol=1e-6)
+    assert locator.shown == [8, 8, 4, *[2] * 8]
+    assert predictor.timer.batch == 2

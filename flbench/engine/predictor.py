@@ -135,7 +135,7 @@ class Predictor:
         self._release()  # the error is gone by now, and with it what it held
         if len(examples) == 1:
             return [self._quartered(examples[0], samples[0], condition)]
-        self.timer.batch = len(examples) // 2
+        self.timer.batch = min(len(examples) // 2, self.timer.batch or len(examples))  # halved since it was given
         return self._in_pieces(examples, samples, condition)
 
     def _quartered(self, example: Example, sample: str, condition: str) -> Outcome:
