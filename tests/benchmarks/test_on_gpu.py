@@ -42,8 +42,8 @@ def by_now() -> float:
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory, full: bool) -> Dataset:
-    """Photos and fakes to test on, 300 of each."""
-    folder, people = tmp_path_factory.mktemp("faces"), 300 if full else 4
+    """Photos and fakes to test on, 600 of each."""
+    folder, people = tmp_path_factory.mktemp("faces"), 600 if full else 4
     made = make_dataset(folder, size=SIDE, people=people + 3, attributes=("blond_hair",))
     to_fit = made.manifest["identity"].isin(("p000", "p001", "p002"))
     return write_dataset(folder, made.about, made.manifest.assign(split=np.where(to_fit, "train", "test")))
