@@ -93,7 +93,7 @@ Times are of one thread of the machine named above, at 224 pixels a side.
 - *Worker processes for loading*: with what is decoded kept on disk, one thread that prepares the next batch is enough
   on a CPU. Beside a GPU four threads prepare and score 0.5 ms an image; more wait for each other. A fit there is loaded
   by processes: with threads a step of the default fit took 27 ms, by itself 21. Memory that is handed over costs the
-  process that gets it 1.5 ms a batch, memory that lies where it always does next to nothing.
+  process that gets it 1.3 ms a batch, memory that lies where it always does next to nothing.
 - *JPEG by Pillow*: 0.45 ms, by OpenCV 0.28 with the same bits, and two threads are 1.7 times as fast, with Pillow 1.05.
 - *Memory filled with NaN*, as torch does for deterministic kernels, is 2 to 4 % of a forward pass on a CPU: not done.
 """

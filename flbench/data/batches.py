@@ -120,7 +120,6 @@ class Frames:
         self.dataset = dataset
         self.size = size
         self.region_source = region
-        self._folder = str(dataset.folder)  # to join a Path takes as long as to read a mask
         self._place = lru_cache(maxsize=ROWS_KEPT)(_Places(dataset.manifest["sample_id"]).of)
         # As pandas has them, without its way to a single one, which takes four times as long.
         self._columns = {str(name): pa.array(column) for name, column in dataset.manifest.items()}
@@ -150,7 +149,8 @@ class Frames:
         store = self._stores.get(kind)
         if store is None:
             return self._decoded.get(f"{kind} {sample}", make)
-        return store.get(self._place(sample), [f"{self._folder}/{path}" for path in files], make)
+        # To join paths as such takes as long as to read a mask.
+        return store.get(self._place(sample), [f"{self.dataset.folder}/{path}" for path in files], make)
 
     def image(self, sample: str) -> np.ndarray:
         """Return the uint8 (S, S, 3) image of a sample.

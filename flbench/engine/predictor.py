@@ -242,11 +242,10 @@ def _size(examples: Sequence[Example]) -> tuple[int, int]:
 
 def _range(maps: torch.Tensor) -> tuple[float, float]:
     """Return the lowest and the highest number of maps; what is no number does not count."""
-    low, high = map(float, maps.aminmax())
-    if math.isfinite(low) and math.isfinite(high):
-        return low, high
-    low, high = map(float, maps.nan_to_num(nan=0.5, posinf=0.5, neginf=0.5).aminmax())
-    return low, high
+    low, high = maps.aminmax()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        low, high = maps.nan_to_num(nan=0.5, posinf=0.5, neginf=0.5).aminmax()
+    return float(low), float(high)
 
 
 def _fetched(prediction: Any) -> tuple[Any, list[torch.cuda.Event]]:
